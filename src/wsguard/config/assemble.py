@@ -1,0 +1,330 @@
+"""From a GatewayConfig to GatewaySettings: every value read, every file opened, every error told at once."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from cryptography import x509
+
+from wsguard.config.file import GatewayConfig, PolicyKeys, flag_of
+from wsguard.config.units import parse_duration, parse_size
+from wsguard.dev_ca import DevelopmentAuthority, inside_constraints
+from wsguard.engine.policy import Policy
+from wsguard.engine.routes import Route, RouteSyntaxError, RouteTable, single_route
+from wsguard.gateway.lifecycle import GatewaySettings, ListenAddress
+from wsguard.gateway.upstream import UpstreamAddress
+from wsguard.tls.contexts import client_context, server_context
+from wsguard.vocabulary.bounds import BOUNDS, MAX_MESSAGE, Limits
+from wsguard.vocabulary.errors import ConfigurationError, ConfigurationErrors
+from wsguard.vocabulary.host import Host, HostSyntaxError
+from wsguard.vocabulary.origin import Origin, OriginSyntaxError, parse_origin_entry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+_DEFAULT_LISTEN = (ListenAddress("127.0.0.1", 8443), ListenAddress("::1", 8443, optional=True))
+_DEVELOPMENT_NAMES = ("localhost", "127.0.0.1", "::1")
+_INSECURE_WORDS = {
+    "allow_missing_origin": "handshakes without an Origin are let in: clients that are no browsers",
+    "allow_null_origin": "the origin null is let in: any page can produce it with a sandboxed frame",
+    "allow_http_loopback_origins": "http:// origins on loopback are let in",
+}
+
+
+class _Errors:
+    """Collects errors, so that a person fixes them in one go."""
+
+    def __init__(self) -> None:
+        self.all: list[ConfigurationError] = []
+
+    def attempt(self, make: Callable[[], T]) -> T | None:
+        """Return what *make* makes, or keep its error and return None."""
+        try:
+            return make()
+        except ConfigurationErrors as errors:
+            self.all.extend(errors.errors)
+        except ConfigurationError as error:
+            self.all.append(error)
+        return None
+
+    def tell(self) -> None:
+        """Raise ConfigurationErrors if there are any."""
+        if self.all:
+            raise ConfigurationErrors(self.all)
+
+
+def assemble_gateway(config: GatewayConfig) -> GatewaySettings:
+    """Return the settings that *config* means. Raises ConfigurationErrors with all that cannot be served."""
+    errors = _Errors()
+    listen = errors.attempt(lambda: _listen(config.listen)) or _DEFAULT_LISTEN
+    upstream = errors.attempt(lambda: _upstream(config))
+    limits = errors.attempt(lambda: _limits(config.limits)) or Limits()
+    certificate = errors.attempt(lambda: _certificate(config, listen))
+    upstream_context = errors.attempt(lambda: _upstream_context(config, upstream))
+    names = () if certificate is None else certificate.names
+    routes = _routes(config, names, errors)
+    context = None
+    if certificate is not None:
+        context = errors.attempt(lambda: server_context(certificate.certificate, certificate.key))
+    errors.tell()
+    assert context is not None, "an error was told otherwise"
+    assert upstream is not None, "an error was told otherwise"
+    assert certificate is not None, "an error was told otherwise"
+    return GatewaySettings(
+        listen=listen,
+        context=context,
+        routes=routes,
+        upstream=upstream,
+        upstream_context=upstream_context,
+        limits=limits,
+        engine=config.tls_engine or "aiofastnet",
+        log_format=config.log_format or "text",
+        notices=(*_notices(config), *_unnamed_origins(config, certificate)),
+        urls=_urls(listen, names),
+    )
+
+
+class _Certificate:
+    """Which files a listener uses, and the names that the certificate holds."""
+
+    def __init__(self, certificate: Path, key: Path, names: tuple[str, ...], *, development: bool) -> None:
+        self.certificate = certificate
+        self.key = key
+        self.names = names
+        self.development = development
+
+
+def _listen(entries: list[str] | None) -> tuple[ListenAddress, ...]:
+    if entries is None:
+        return _DEFAULT_LISTEN
+    if not entries:
+        raise ConfigurationError("listen", "an empty list", "at least one HOST:PORT")
+    return tuple(address for entry in entries for address in _listen_entry(entry))
+
+
+def _listen_entry(entry: str) -> tuple[ListenAddress, ...]:
+    expected = "HOST:PORT with an address, like 0.0.0.0:443 or [::]:443"
+    if entry.startswith(("plain:", "unix:")):
+        raise ConfigurationError("listen", repr(entry), f"{expected}; a listener without TLS needs a trusted proxy, which this version has not")
+    host, _, port = entry.rpartition(":")
+    if not port.isdigit() or int(port) > 65535 or not host:  # noqa: PLR2004
+        raise ConfigurationError("listen", repr(entry), expected)
+    if host == "localhost":
+        return ListenAddress("127.0.0.1", int(port)), ListenAddress("::1", int(port), optional=True)
+    bracketed = host.startswith("[") and host.endswith("]")
+    try:
+        address = ipaddress.ip_address(host[1:-1] if bracketed else host)
+    except ValueError:
+        raise ConfigurationError("listen", repr(entry), expected) from None
+    if (address.version == 6) != bracketed:  # noqa: PLR2004
+        raise ConfigurationError("listen", repr(entry), "an IPv6 address in brackets, like [::1]:8443")
+    return (ListenAddress(str(address), int(port)),)
+
+
+def _upstream(config: GatewayConfig) -> UpstreamAddress:
+    if config.upstream is None:
+        raise ConfigurationError("upstream", "nothing", f"{flag_of('upstream')} http://127.0.0.1:8888, the app to protect")
+    return UpstreamAddress.parse(config.upstream)
+
+
+def _upstream_context(config: GatewayConfig, upstream: UpstreamAddress | None) -> Any:
+    authority = None if config.upstream_ca is None else Path(config.upstream_ca)
+    if upstream is None or upstream.scheme != "https":
+        if authority is not None and upstream is not None:
+            raise ConfigurationError("upstream_ca", str(authority), "an https upstream; this one has no certificate")
+        return None
+    return client_context(authority)
+
+
+def _limits(table: Any) -> Limits:
+    errors = _Errors()
+    values: dict[str, float] = {}
+    for bound in BOUNDS:
+        written = None if table is None or bound.table != "limits" else getattr(table, bound.key)
+        if written is None:
+            continue
+        parse: Callable[[Any], float] = {"bytes": parse_size, "seconds": parse_duration, "count": int}[bound.unit]
+        value = parse(written)
+        if not bound.minimum <= value <= bound.maximum:
+            expected = f"between {bound.minimum:g} and {bound.maximum:g} {bound.unit}"
+            errors.all.append(ConfigurationError(f"limits.{bound.key}", repr(written), expected))
+        else:
+            values[bound.key] = value
+    errors.tell()
+    return Limits(**values)  # type: ignore[arg-type]  # sizes and counts are integers by their parser
+
+
+def _certificate(config: GatewayConfig, listen: tuple[ListenAddress, ...]) -> _Certificate:
+    if (config.cert is None) != (config.key is None):
+        missing = "key" if config.key is None else "cert"
+        raise ConfigurationError(missing, "nothing", f"{flag_of(missing)} too: a certificate and its key go together")
+    if config.cert is not None and config.key is not None:
+        certificate = Path(config.cert)
+        return _Certificate(certificate, Path(config.key), _names_of(certificate), development=False)
+    public = [address.host for address in listen if not ipaddress.ip_address(address.host).is_loopback]
+    if public:
+        raise ConfigurationError(
+            "cert",
+            f"nothing, and a listener on {public[0]}",
+            "--cert app.pem --key app.key (from your CA, or certbot); only loopback gets a development certificate",
+        )
+    return _development_certificate(config)
+
+
+def _development_certificate(config: GatewayConfig) -> _Certificate:
+    names = list(_DEVELOPMENT_NAMES)
+    for entry in _all_hosts(config):
+        try:
+            host = Host.parse_entry(entry)
+            inside = inside_constraints(host.name)
+        except HostSyntaxError:
+            continue  # the policy tells this error, with what to write
+        if not inside:
+            raise ConfigurationError(
+                "hosts",
+                repr(entry),
+                "a name that the development CA may vouch for (localhost, .test, loopback), or --cert and --key",
+            )
+        if host.name.strip("[]") not in names:
+            names.append(host.name.strip("[]"))
+    certificate, key = DevelopmentAuthority.open().write_leaf(names)
+    return _Certificate(certificate, key, tuple(names), development=True)
+
+
+def _all_hosts(config: GatewayConfig) -> list[str]:
+    entries = list(config.hosts or ())
+    for route in config.route or ():
+        entries += route.hosts or ()
+    return entries
+
+
+def _names_of(path: Path) -> tuple[str, ...]:
+    try:
+        certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    except OSError as error:
+        raise ConfigurationError("cert", f"{path} ({error.strerror})", "a file that can be read") from None
+    except ValueError:
+        raise ConfigurationError("cert", str(path), "a PEM certificate") from None
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ()
+    found = [*names.get_values_for_type(x509.DNSName), *(str(ip) for ip in names.get_values_for_type(x509.IPAddress))]
+    return tuple(found)
+
+
+def _routes(config: GatewayConfig, names: tuple[str, ...], errors: _Errors) -> RouteTable:
+    if not config.route:
+        policy = errors.attempt(lambda: _policy(config, None, names))
+        return RouteTable(()) if policy is None else single_route(policy)
+    routes: list[Route] = []
+    for index, keys in enumerate(config.route, start=1):
+        policy = errors.attempt(lambda keys=keys: _policy(config, keys, names))
+        if policy is None:
+            continue
+        try:
+            routes.append(Route(keys.path, policy))
+        except RouteSyntaxError as error:
+            errors.all.append(ConfigurationError(f"route {index}: path", repr(keys.path), str(error)))
+    return RouteTable(tuple(routes))
+
+
+def _policy(config: GatewayConfig, route: PolicyKeys | None, names: tuple[str, ...]) -> Policy:
+    def value(key: str, default: Any) -> Any:
+        for keys in (route, config):
+            if keys is not None and getattr(keys, key) is not None:
+                return getattr(keys, key)
+        return default
+
+    origins: list[str] | None = value("origins", None)
+    hosts: list[str] | None = value("hosts", None)
+    development = config.cert is None
+    served = [*(hosts or ()), *(_DEVELOPMENT_NAMES if development else ())] if hosts is not None else None
+    return Policy(
+        origins=origins,
+        hosts=[_bracketed(name) for name in (served or _default_hosts(origins, names))],
+        allow_missing_origin=value("allow_missing_origin", default=False),
+        allow_null_origin=value("allow_null_origin", default=False),
+        allow_http_loopback_origins=value("allow_http_loopback_origins", default=False),
+        http=value("http", "open"),
+        compression=value("compression", "off") == "passthrough",
+        max_message=_max_message(value("max_message", None)),
+        upstream_host=_rewrite("upstream_host", value("upstream_host", "preserve")),
+        upstream_origin=_rewrite("upstream_origin", value("upstream_origin", "preserve")),
+    )
+
+
+def _default_hosts(origins: list[str] | None, names: tuple[str, ...]) -> list[str]:
+    """Return the hosts of the listed origins and the names of the certificate (RULES §3, host)."""
+    hosts: dict[str, None] = {}
+    for text in origins or ():
+        try:
+            entry = parse_origin_entry(text)
+        except OriginSyntaxError:
+            continue  # the policy tells this error, with what to write
+        if isinstance(entry, Origin):
+            if entry.scheme in {"https", "http"}:
+                hosts[entry.host] = None
+        else:
+            hosts[f"{'{label}' if entry.one_label else '*'}.{entry.domain}"] = None
+    for name in names:
+        hosts["{label}" + name[1:] if name.startswith("*.") else name] = None
+    return list(hosts)
+
+
+def _bracketed(name: str) -> str:
+    return f"[{name}]" if name.count(":") > 1 and not name.startswith("[") else name
+
+
+def _max_message(written: str | None) -> int:
+    if written is None:
+        return MAX_MESSAGE
+    value = parse_size(written)
+    bound = next(bound for bound in BOUNDS if bound.key == "max_message")
+    if not bound.minimum <= value <= bound.maximum:
+        raise ConfigurationError("max_message", repr(written), f"between {bound.minimum:g} and {bound.maximum:g} bytes")
+    return value
+
+
+def _rewrite(key: str, written: str) -> str:
+    if written in ("preserve", "upstream"):
+        return written
+    try:
+        if key == "upstream_host":
+            return str(Host.parse_entry(written))
+        entry = parse_origin_entry(written) if not written.startswith("http://") else Origin.parse(written.encode())
+        if isinstance(entry, Origin):
+            return str(entry)
+    except (HostSyntaxError, OriginSyntaxError, UnicodeEncodeError):
+        pass
+    example = "app.internal:8888" if key == "upstream_host" else "https://app.internal"
+    raise ConfigurationError(key, repr(written), f'"preserve", "upstream", or a value like {example}')
+
+
+def _notices(config: GatewayConfig) -> list[str]:
+    keys: list[PolicyKeys] = [config, *(config.route or ())]
+    return [
+        f"{word} = true: {meaning}" for word, meaning in _INSECURE_WORDS.items() if any(getattr(key, word) for key in keys)
+    ]
+
+
+def _unnamed_origins(config: GatewayConfig, certificate: _Certificate) -> list[str]:
+    if not certificate.development:
+        return []
+    notices: list[str] = []
+    for text in config.origins or ():
+        entry = parse_origin_entry(text)
+        if isinstance(entry, Origin) and entry.scheme == "https" and entry.host.strip("[]") not in certificate.names:
+            way = f"write --host {entry.host}" if inside_constraints(entry.host) else "write --cert and --key"
+            notices.append(f"{text} is allowed, but the development certificate does not name {entry.host}: {way}")
+    return notices
+
+
+def _urls(listen: tuple[ListenAddress, ...], names: tuple[str, ...]) -> tuple[str, ...]:
+    port = listen[0].port
+    tail = "" if port == 443 else f":{port}"  # noqa: PLR2004
+    return tuple(f"https://{name}{tail}" for name in names[:1] if not name.startswith("*"))

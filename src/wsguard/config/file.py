@@ -1,0 +1,240 @@
+"""
+The configuration file and the flags, as one structure: names are those of `wsguard.Policy`, with ``_``.
+
+Every error of a file is told at once, with its key, what was found, what was expected, and the nearest valid name.
+A flag stands for the key of the same name and replaces the file's value whole.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+
+import msgspec
+from msgspec import Meta
+
+from wsguard.vocabulary.bounds import BOUNDS
+from wsguard.vocabulary.errors import ConfigurationError, ConfigurationErrors, nearest_name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+Origins = Annotated[list[str], Meta(description="Pages that may connect; not written: the served host's own pages.")]
+Hosts = Annotated[list[str], Meta(description="Names that are served; not written: those of origins and certificate.")]
+HTTPRule = Annotated[
+    Literal["open", "same-policy", "plain"], Meta(description="What plain HTTP under the route is asked.")
+]
+Size = Annotated[str, Meta(description='With its unit, like "16MiB".', pattern=r"^[0-9]+(B|KiB|MiB|GiB)$")]
+Rewrite = Annotated[str, Meta(description='"preserve" (as received), "upstream" (the upstream\'s own), or a value.')]
+
+
+class PolicyKeys(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The keys of a policy. At the top they are the defaults of every route; a route writes only what differs."""
+
+    origins: Origins | None = None
+    hosts: Hosts | None = None
+    allow_missing_origin: bool | None = None
+    allow_null_origin: bool | None = None
+    allow_http_loopback_origins: bool | None = None
+    http: HTTPRule | None = None
+    compression: Literal["off", "passthrough"] | None = None
+    max_message: Size | None = None
+    upstream_host: Rewrite | None = None
+    upstream_origin: Rewrite | None = None
+
+
+class RouteKeys(PolicyKeys, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One ``[[route]]``: a path, exact or ending in ``/*``, and what differs from the defaults."""
+
+    path: Annotated[str, Meta(description="Exact (/login) or ending in /* (by whole segments); first match counts.")]
+
+
+def _limit_type(unit: str) -> Any:
+    if unit == "count":
+        return int | None
+    pattern = r"^[0-9]+(B|KiB|MiB|GiB)$" if unit == "bytes" else r"^[0-9]+(\.[0-9]+)?(ms|s|m|h|d)$"
+    return Annotated[str, Meta(pattern=pattern)] | None
+
+
+LimitKeys: Any = msgspec.defstruct(
+    "LimitKeys",
+    [(bound.key, _limit_type(bound.unit), None) for bound in BOUNDS if bound.table == "limits"],
+    kw_only=True,
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+)
+
+
+class GatewayConfig(PolicyKeys, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """All keys of ``wsguard gateway``."""
+
+    listen: Annotated[list[str], Meta(description="HOST:PORT, TLS always.")] | None = None
+    cert: Annotated[str, Meta(description="PEM file: the certificate and its chain.")] | None = None
+    key: Annotated[str, Meta(description="PEM file: the certificate's private key.")] | None = None
+    upstream: Annotated[str, Meta(description="http://HOST:PORT, https://HOST:PORT or unix:PATH.")] | None = None
+    upstream_ca: Annotated[str, Meta(description="PEM file: CAs that an https upstream may also have.")] | None = None
+    log_format: Literal["text", "json"] | None = None
+    tls_engine: Literal["aiofastnet", "stdlib"] | None = None
+    limits: Any = None
+    route: list[RouteKeys] | None = None
+
+
+_TABLES: dict[str, Any] = {"limits": LimitKeys}
+_PATHS = ("cert", "key", "upstream_ca")
+
+
+def read_config(path: Path | None, flags: Mapping[str, Any]) -> GatewayConfig:
+    """
+    Read the TOML file at *path* (None: no file) and lay *flags* over it.
+
+    Relative paths in the file are read from its folder. Raises ConfigurationErrors with all that is wrong.
+    """
+    table = {} if path is None else _read_toml(path)
+    errors: list[ConfigurationError] = []
+    values = _convert_table(table, GatewayConfig, "", errors)
+    if path is not None:
+        _resolve_paths(values, path.parent)
+    for key, value in flags.items():
+        field = _convert_value(value, _field_types(GatewayConfig)[key], f"--{_FLAG_NAMES.get(key, key.replace('_', '-'))}", errors)
+        values[key] = field
+    if errors:
+        raise ConfigurationErrors(errors)
+    return GatewayConfig(**values)
+
+
+_FLAG_NAMES = {"origins": "origin", "hosts": "host"}
+
+
+def flag_of(key: str) -> str:
+    """Return the flag that stands for *key*."""
+    return "--" + _FLAG_NAMES.get(key, key.replace("_", "-"))
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON schema of the file, for editors (the ``#:schema`` line)."""
+    (document,), components = msgspec.json.schema_components([GatewayConfig], ref_template="#/$defs/{name}")
+    (_,), limits = msgspec.json.schema_components([LimitKeys], ref_template="#/$defs/{name}")
+    components.update(limits)
+    components["GatewayConfig"]["properties"]["limits"] = {"$ref": "#/$defs/LimitKeys"}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "wsguard", **document, "$defs": components}
+
+
+def render_toml(config: GatewayConfig, schema_path: str) -> str:
+    """Write *config* as the TOML file that means the same, with the line that tells editors its schema."""
+    lines = [f"#:schema {schema_path}"]
+    tables: list[str] = []
+    for key, value in _written(config).items():
+        if key == "route":
+            for route in cast("list[dict[str, Any]]", value):
+                tables += ["", "[[route]]", *(f"{name} = {_toml(item)}" for name, item in route.items())]
+        elif isinstance(value, dict):
+            items = cast("dict[str, Any]", value)
+            tables += ["", f"[{key}]", *(f"{name} = {_toml(item)}" for name, item in items.items())]
+        else:
+            lines.append(f"{key} = {_toml(value)}")
+    return "\n".join(lines + tables) + "\n"
+
+
+def _written(config: GatewayConfig) -> dict[str, Any]:
+    table = cast("dict[str, Any]", msgspec.to_builtins(config))
+    return {key: value for key, value in table.items() if value is not None}
+
+
+def _toml(value: Any) -> str:
+    # JSON's strings, numbers, booleans and arrays of them are TOML's too; DEL alone must be escaped besides.
+    return json.dumps(value).replace("\x7f", "\\u007f")
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise ConfigurationError("--config", f"{path} ({error.strerror})", "a file that can be read") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError("--config", f"{path}: {error}", "a TOML file") from None
+
+
+def _field_types(struct: Any) -> dict[str, Any]:
+    return {field.name: field.type for field in msgspec.structs.fields(struct)}
+
+
+def _convert_table(table: Mapping[str, Any], struct: Any, prefix: str, errors: list[ConfigurationError]) -> dict[str, Any]:
+    # msgspec stops at the first error, and a person wants to know them all: convert value by value.
+    types = _field_types(struct)
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        name = f"{prefix}{key}"
+        if key not in types:
+            errors.append(_unknown_key(name, key, types, struct))
+        elif key in _TABLES and struct is GatewayConfig:
+            values[key] = _convert_subtable(value, _TABLES[key], name, errors)
+        elif key == "route" and struct is GatewayConfig:
+            values[key] = _convert_routes(value, errors)
+        else:
+            values[key] = _convert_value(value, types[key], name, errors)
+    for field in msgspec.structs.fields(struct):
+        if field.required and field.name not in table:
+            errors.append(ConfigurationError(f"{prefix}{field.name}", "nothing", "a value; it must be written"))
+    return values
+
+
+def _convert_subtable(value: Any, struct: Any, name: str, errors: list[ConfigurationError]) -> Any:
+    if not isinstance(value, dict):
+        errors.append(ConfigurationError(name, _found(value), f"a table: [{name}]"))
+        return None
+    before = len(errors)
+    values = _convert_table(cast("dict[str, Any]", value), struct, f"{name}.", errors)
+    return struct(**values) if len(errors) == before else None
+
+
+def _convert_routes(value: Any, errors: list[ConfigurationError]) -> list[Any]:
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in cast("list[Any]", value)):
+        errors.append(ConfigurationError("route", _found(value), "tables: [[route]]"))
+        return []
+    routes: list[Any] = []
+    for index, item in enumerate(cast("list[dict[str, Any]]", value), start=1):
+        before = len(errors)
+        values = _convert_table(item, RouteKeys, f"route {index}: ", errors)
+        if len(errors) == before:
+            routes.append(RouteKeys(**values))
+    return routes
+
+
+def _convert_value(value: Any, kind: Any, name: str, errors: list[ConfigurationError]) -> Any:
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        expected = str(error).removeprefix("Expected ").split(", got", 1)[0].split(" - at", 1)[0]
+        expected = _readable(expected)
+        errors.append(ConfigurationError(name, _found(value), expected))
+        return None
+
+
+def _readable(expected: str) -> str:
+    if "matching regex" in expected:
+        return 'a value with its unit, like "30s"' if "ms|s" in expected else 'a size with its unit, like "16MiB"'
+    return expected.replace("`", "").replace(" | null", "").replace("str", "text").replace("array", "a list of texts")
+
+
+def _unknown_key(name: str, key: str, types: dict[str, Any], struct: Any) -> ConfigurationError:
+    nearest = nearest_name(key, types)
+    if nearest is None and struct is not GatewayConfig and key in _field_types(GatewayConfig):
+        return ConfigurationError(name, "a key of the whole file", "it above the first [table]")
+    return ConfigurationError(name, "an unknown key", "one of " + ", ".join(types), nearest)
+
+
+def _found(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:79] + "…"  # noqa: PLR2004 - one line of a terminal
+
+
+def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
+    for key in _PATHS:
+        if values.get(key):
+            values[key] = str(folder / values[key])
+    upstream = values.get("upstream")
+    if isinstance(upstream, str) and upstream.startswith("unix:"):
+        values["upstream"] = "unix:" + str(folder / upstream.removeprefix("unix:"))

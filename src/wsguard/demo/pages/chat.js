@@ -1,0 +1,48 @@
+// The chat's own page. Messages are put in as text, never as HTML.
+
+const COOKIES = ["__Host-session", "session_none"];
+
+const messages = document.getElementById("messages");
+const socket = new WebSocket(`wss://${location.host}/chat`);
+
+socket.onmessage = ({ data }) => {
+  const event = JSON.parse(data);
+  if (event.kind === "session") greet(event);
+  if (event.kind === "message") show(event);
+};
+socket.onclose = () => {
+  document.body.dataset.state = "closed";
+  document.getElementById("who").textContent = "Not connected. Reload to sign in again.";
+};
+
+function greet({ user, cookies }) {
+  document.body.dataset.state = "connected";
+  document.body.dataset.user = user;
+  document.getElementById("who").textContent = `Signed in as ${user} at`;
+  document.getElementById("where").textContent = location.host;
+  document.title = `Chat at ${location.host}`;
+  document.getElementById("cookies").replaceChildren(...COOKIES.map((name) => chip(name, cookies.includes(name))));
+}
+
+function chip(name, sent) {
+  const item = document.createElement("li");
+  item.className = "cookie";
+  item.toggleAttribute("data-sent", sent);
+  item.textContent = name;
+  return item;
+}
+
+function show({ sender, text }) {
+  const item = document.createElement("li");
+  item.textContent = text;
+  item.toggleAttribute("data-mine", sender === document.body.dataset.user);
+  messages.append(item);
+  messages.scrollTop = messages.scrollHeight;
+}
+
+document.getElementById("form").onsubmit = (event) => {
+  event.preventDefault();
+  const field = document.getElementById("text");
+  if (socket.readyState === WebSocket.OPEN) socket.send(field.value);
+  field.value = "";
+};

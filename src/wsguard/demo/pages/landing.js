@@ -1,0 +1,230 @@
+// The landing page: renders the newest state that the demo's server sends, and leads one window through all cases.
+// Everything that comes from elsewhere is put in as text, never as HTML.
+
+const OUTCOMES = {
+  idle: "Not tried yet",
+  trying: "Trying…",
+  connected: "Works",
+  hijacked: "Hijacked",
+  refused: "Refused",
+  "turned-away": "Nothing stolen",
+  failed: "No connection",
+};
+const COOKIES = ["__Host-session", "session_none"];
+const APPS = { open: "Unprotected", guarded: "Behind wsguard" };
+const TOUR = [
+  ["own", "open"], ["own", "guarded"],
+  ["cross-site", "guarded"], ["cross-site", "open"],
+  ["sibling", "guarded"], ["sibling", "open"],
+];
+const PACE_MS = 900; // a person should see what happens
+
+const cards = new Map();
+let state = null;
+let tour = null;
+let lastLogNumber = 0;
+
+// --- the feed -------------------------------------------------------------------------------------------------------
+
+function follow() {
+  const feed = new WebSocket(`wss://${location.host}/feed`);
+  feed.onopen = () => setLive(true);
+  feed.onmessage = ({ data }) => {
+    state = JSON.parse(data);
+    render();
+    advance();
+  };
+  feed.onclose = () => {
+    setLive(false);
+    setTimeout(follow, 1000);
+  };
+}
+
+function setLive(on) {
+  const live = document.getElementById("live");
+  live.textContent = on ? "live" : "the demo is not running";
+  live.toggleAttribute("data-on", on);
+}
+
+// --- rendering ------------------------------------------------------------------------------------------------------
+
+function render() {
+  for (const [app, origin] of Object.entries(state.origins)) {
+    document.querySelector(`[data-origin=${app}]`).textContent = origin;
+  }
+  for (const seen of state.cases) renderCard(cardOf(seen), seen);
+  renderLog();
+}
+
+function cardOf({ caller, app, page }) {
+  const key = `${caller}/${app}`;
+  if (!cards.has(key)) {
+    const card = document.getElementById("card").content.firstElementChild.cloneNode(true);
+    card.dataset.app = app;
+    card.querySelector(".label").textContent = `${APPS[app]}: ${app}.localhost`;
+    const visit = card.querySelector(".visit");
+    visit.href = page;
+    visit.setAttribute("aria-label", `Open ${page} in a new window`);
+    visit.onclick = (event) => {
+      event.preventDefault();
+      openWindow(page, key);
+    };
+    document.querySelector(`[data-caller=${caller}]`).append(card);
+    cards.set(key, card);
+  }
+  return cards.get(key);
+}
+
+function renderCard(card, seen) {
+  card.dataset.outcome = seen.outcome;
+  card.querySelector(".outcome").textContent = OUTCOMES[seen.outcome];
+  card.querySelector(".says").textContent = says(seen);
+  renderStolen(card.querySelector(".stolen"), seen);
+  renderFacts(card.querySelector(".facts"), seen);
+}
+
+function says(seen) {
+  switch (seen.outcome) {
+    case "connected": return "Signed in as Ada. The app’s own page reads the chat.";
+    case "hijacked": return "The app took the attacker’s socket for yours. The attacker’s server reads along, live:";
+    case "refused": return "Refused before the app heard of it. The attacker’s page only learns that it failed.";
+    case "turned-away": return whyTurnedAway(seen);
+    case "failed": return `Has this browser accepted the certificate of ${state.origins[seen.app]}?`;
+    case "trying": return "The page is open.";
+    default: return seen.caller === "own" ? "Opening it signs you in." : host(seen.origin);
+  }
+}
+
+function whyTurnedAway({ caller, sent }) {
+  return caller === "cross-site" && sent.cookies.length === 0
+    ? "This browser keeps cookies back from other sites. Stock Chrome would have sent session_none."
+    : "Nobody is signed in: open the chat first.";
+}
+
+function renderStolen(list, { received }) {
+  list.hidden = received.length === 0;
+  list.replaceChildren(...received.map(({ sender, text }) => element("li", {}, element("b", {}, sender), text)));
+  list.scrollTop = list.scrollHeight;
+}
+
+function renderFacts(list, { caller, app, outcome, origin, sent, refusal }) {
+  const facts = [];
+  if (sent || refusal) {
+    facts.push(["Origin", element("code", {}, sent ? sent.origin : origin)]);
+    facts.push(["Cookies", sent ? cookies(sent.cookies) : "not seen"]);
+  }
+  if (sent && caller !== "own") facts.push(["Sec-Fetch-Site", element("code", {}, sent.fetch_metadata["Sec-Fetch-Site"] ?? "not sent")]);
+  if (refusal && outcome === "refused") {
+    facts.push(["Answer", element("span", {}, element("code", {}, `${refusal.status}`), " because ", element("code", {}, refusal.reason))]);
+    facts.push(["Allow-list", element("code", {}, state.origins[app])]);
+  }
+  list.hidden = facts.length === 0;
+  list.replaceChildren(...facts.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]));
+}
+
+function cookies(sent) {
+  const chips = COOKIES.map((name) => element("li", sent.includes(name) ? { class: "cookie", "data-sent": "" } : { class: "cookie" }, name));
+  return element("ul", { class: "cookies" }, ...chips);
+}
+
+function renderLog() {
+  const list = document.getElementById("log");
+  const atEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 40;
+  for (const line of state.log.filter(({ number }) => number > lastLogNumber)) {
+    list.append(logLine(line));
+    lastLogNumber = line.number;
+  }
+  while (list.children.length > 80) list.firstElementChild.remove();
+  document.getElementById("log-empty").hidden = list.children.length > 0;
+  if (atEnd) list.scrollTop = list.scrollHeight;
+}
+
+function logLine(line) {
+  const verdict = { "handshake.refused": "refused", "session.opened": "opened", "session.closed": "closed" }[line.event] ?? line.event;
+  const why = element("span", { class: "why" });
+  if (line.event === "handshake.refused") why.append(`${line.status} ${line.reason} `, element("i", {}, line.hint ?? ""));
+  if (line.event === "session.opened") why.append(element("i", {}, `${line.host}${line.path}`));
+  if (line.event === "session.closed") why.append(element("i", {}, `${line.code ?? "no code"} by the ${line.by}, ${line.seconds} s`));
+  return element(
+    "li", { "data-verdict": verdict },
+    element("time", {}, clock(line.time)),
+    element("span", { class: "verdict" }, verdict),
+    element("span", { class: "from" }, line.origin ?? `${line.host ?? ""}${line.path ?? ""}`),
+    why,
+  );
+}
+
+function clock(time) {
+  const date = new Date(typeof time === "number" ? time * 1000 : time);
+  return Number.isNaN(date.getTime()) ? "" : date.toLocaleTimeString("en-GB");
+}
+
+function element(name, attributes, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  made.append(...children);
+  return made;
+}
+
+function host(origin) {
+  return origin.replace("https://", "");
+}
+
+// --- the tour: one window, all cases --------------------------------------------------------------------------------
+
+function openWindow(url, name) {
+  return window.open(url, `wsguard-${name}`, "popup,width=560,height=720");
+}
+
+function startTour() {
+  if (state === null) return;
+  const shown = openWindow(caseOf(TOUR[0]).page, "tour");
+  if (shown === null) {
+    tell("The browser blocked the window. Allow it, or use the Open links below.");
+    return;
+  }
+  tour = { shown, step: 0, before: caseOf(TOUR[0]).attempts };
+  tellStep();
+}
+
+function advance() {
+  if (tour === null || tour.moving || !isDone(caseOf(TOUR[tour.step]))) return;
+  tour.moving = true;
+  setTimeout(nextStep, PACE_MS);
+}
+
+function isDone({ attempts, outcome }) {
+  return attempts > tour.before && outcome !== "trying";
+}
+
+function nextStep() {
+  tour.step += 1;
+  tour.moving = false;
+  if (tour.step === TOUR.length) {
+    tour = null;
+    tell("Done. The last attacker’s window still reads along: open the unprotected chat and type something.");
+    document.body.dataset.tour = "done";
+    return;
+  }
+  const next = caseOf(TOUR[tour.step]);
+  tour.before = next.attempts;
+  tour.shown.location = next.page;
+  tellStep();
+}
+
+function tellStep() {
+  const { caller, app, origin } = caseOf(TOUR[tour.step]);
+  const what = caller === "own" ? `signing in to ${app}.localhost` : `${host(origin)} opens a socket to ${app}.localhost`;
+  tell(`${tour.step + 1} of ${TOUR.length}: ${what}`);
+}
+
+function caseOf([caller, app]) {
+  return state.cases.find((seen) => seen.caller === caller && seen.app === app);
+}
+
+function tell(text) {
+  document.getElementById("progress").textContent = text;
+}
+
+document.getElementById("run").onclick = startTour;
+follow();

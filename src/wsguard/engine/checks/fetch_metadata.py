@@ -1,0 +1,86 @@
+"""
+A second look at where the request comes from: Fetch Metadata (W3C), where a browser sends it.
+
+Firefox and WebKit send it on handshakes, Chromium does not, so it can only contradict: if present it must fit, and it
+never lets anybody in. ``Sec-Fetch-Site: same-origin`` is no proof of a same-origin page (BROWSERS.md §0.3).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from wsguard.engine.checks.origin import same_origin_as_host
+from wsguard.vocabulary import reasons
+from wsguard.vocabulary.decision import Passed, Refusal
+from wsguard.vocabulary.origin import Origin, OriginSyntaxError
+
+if TYPE_CHECKING:
+    from wsguard.engine.policy import Context
+    from wsguard.vocabulary.decision import Verdict
+    from wsguard.vocabulary.handshake import Handshake
+
+_SITES = frozenset({b"same-origin", b"same-site", b"cross-site", b"none"})
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class FetchMetadataCheck:
+    """Judge Sec-Fetch-Site, -Mode and -Dest of handshakes, and of pages under ``http = "same-policy"``."""
+
+    name: ClassVar[str] = "fetch"
+
+    def check(self, handshake: Handshake, context: Context) -> Verdict:
+        """Refuse metadata that does not fit a WebSocket handshake, or contradicts the Origin."""
+        fields = handshake.fields
+        for name in (b"sec-fetch-site", b"sec-fetch-mode", b"sec-fetch-dest"):
+            if len(fields.values(name)) > 1:
+                return Refusal(reasons.FETCH_MALFORMED, name.decode())
+        site = fields.first(b"sec-fetch-site")
+        if site is not None and site not in _SITES:
+            return Refusal(reasons.FETCH_MALFORMED, "sec-fetch-site")
+        if not handshake.is_handshake:
+            return _judge_page(handshake, context, site)
+        if fields.first(b"sec-fetch-mode") not in (None, b"websocket"):
+            return Refusal(reasons.FETCH_MODE)
+        if fields.first(b"sec-fetch-dest") not in (None, b"empty", b"websocket"):
+            return Refusal(reasons.FETCH_DEST)
+        return _judge_site(handshake, context, site)
+
+
+def _judge_site(handshake: Handshake, context: Context, site: bytes | None) -> Verdict:
+    if site == b"none":
+        return Refusal(reasons.FETCH_SITE, "none")
+    origin = _origin_of(handshake)
+    if site is None or origin is None:
+        return Passed()
+    is_same = origin == same_origin_as_host(context.host)
+    assert context.origin_rules is not None, "decide() awaits the ports before any check"
+    # An extension's background page says same-origin with an origin of its own: listed exactly, it may (BROWSERS.md §2).
+    if site == b"same-origin" and not is_same and origin not in context.origin_rules.exact:
+        return Refusal(reasons.FETCH_SITE, "same-origin, but the Origin is not the Host's")
+    if site == b"cross-site" and is_same:
+        return Refusal(reasons.FETCH_SITE, "cross-site, but the Origin is the Host's")
+    return Passed()
+
+
+def _judge_page(handshake: Handshake, context: Context, site: bytes | None) -> Verdict:
+    fields = handshake.fields
+    if context.policy.http != "same-policy" or b"origin" in fields or site in (b"same-origin", b"none"):
+        return Passed()
+    if site is None and handshake.method in _SAFE_METHODS:
+        return Passed()
+    followed_link = (
+        handshake.method in {"GET", "HEAD"}
+        and fields.first(b"sec-fetch-mode") == b"navigate"
+        and fields.first(b"sec-fetch-dest") == b"document"
+    )
+    return Passed() if followed_link else Refusal(reasons.FETCH_SITE, (site or b"absent").decode("ascii"))
+
+
+def _origin_of(handshake: Handshake) -> Origin | None:
+    value = handshake.fields.first(b"origin")
+    if value is None or value == b"null":
+        return None
+    try:
+        return Origin.parse(value)
+    except OriginSyntaxError:
+        return None

@@ -1,0 +1,151 @@
+"""
+Stop cross-site WebSocket hijacking (CWE-1385): the page's origin must be on the allow-list.
+
+A browser attaches cookies, client certificates and HTTP authentication to a cross-origin handshake, and WebSockets are
+not bound by the Same-Origin Policy. Every browser sends Origin on every handshake, so a browser without one is none.
+Origins are compared whole, as values: never as text, never by prefix or suffix (B-ORIGIN-03).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+from wsguard.vocabulary import reasons
+from wsguard.vocabulary.decision import OriginProof, Passed, Refusal
+from wsguard.vocabulary.errors import ConfigurationError
+from wsguard.vocabulary.origin import DEFAULT_PORTS, Origin, OriginPattern, OriginSyntaxError, parse_origin_entry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from wsguard.engine.policy import Context
+    from wsguard.vocabulary.decision import Verdict
+    from wsguard.vocabulary.handshake import Handshake
+    from wsguard.vocabulary.host import Host
+
+
+@dataclass(frozen=True, slots=True)
+class OriginRules:
+    """
+    One allow-list, normalised.
+
+    With *same_origin* the page must come from the served Host itself; then nothing is listed. An empty list without it
+    allows nobody.
+    """
+
+    exact: frozenset[Origin] = frozenset()
+    patterns: tuple[OriginPattern, ...] = ()
+    same_origin: bool = False
+    allow_missing: bool = False
+    allow_null: bool = False
+    allow_http_loopback: bool = False
+
+    @classmethod
+    def read(
+        cls,
+        entries: Iterable[str] | None,
+        *,
+        allow_missing: bool = False,
+        allow_null: bool = False,
+        allow_http_loopback: bool = False,
+    ) -> OriginRules:
+        """
+        Normalise the operator's *entries*; None means same origin.
+
+        Raises ConfigurationError for an entry that is no origin, is a bare pattern, or can never be let in.
+        """
+        if isinstance(entries, str):
+            raise ConfigurationError("origins", repr(entries), f"a list: [{entries!r}]")
+        rules = cls(
+            same_origin=entries is None,
+            allow_missing=allow_missing,
+            allow_null=allow_null,
+            allow_http_loopback=allow_http_loopback,
+        )
+        return rules if entries is None else rules.with_entries(entries)
+
+    def with_entries(self, entries: Iterable[str]) -> OriginRules:
+        """Return these rules with another list. Raises ConfigurationError as `read` does."""
+        exact: set[Origin] = set()
+        patterns: list[OriginPattern] = []
+        for text in entries:
+            entry = _read_entry(text)
+            if entry.scheme == "http" and not self._may_list_http(entry):
+                raise ConfigurationError(
+                    "origins",
+                    repr(text),
+                    "https:// (a page over http can be rewritten on its way; for loopback alone there is "
+                    "allow_http_loopback_origins)",
+                )
+            if isinstance(entry, OriginPattern):
+                patterns.append(entry)
+            else:
+                exact.add(entry)
+        return replace(self, exact=frozenset(exact), patterns=tuple(patterns))
+
+    def lists(self, origin: Origin) -> bool:
+        """Tell whether *origin* is on the list. An empty list allows nobody. Source: RFC 6454 §5. Stops: CWE-1385."""
+        return origin in self.exact or any(pattern.matches(origin) for pattern in self.patterns)
+
+    def _may_list_http(self, entry: Origin | OriginPattern) -> bool:
+        return self.allow_http_loopback and isinstance(entry, Origin) and entry.is_loopback
+
+
+class OriginCheck:
+    """Judge Origin for every handshake, and for pages under ``http = "same-policy"`` that send one."""
+
+    name: ClassVar[str] = "origin"
+
+    def check(self, handshake: Handshake, context: Context) -> Verdict:
+        """Return what was proven: LISTED, SAME_ORIGIN, or (only where the policy says so) ABSENT, UNLISTED."""
+        values = handshake.fields.values(b"origin")
+        if not handshake.is_handshake and (context.policy.http != "same-policy" or not values):
+            return Passed()
+        rules = context.origin_rules
+        assert rules is not None, "decide() awaits the ports before any check"
+        if not values:
+            if rules.allow_missing:
+                return Passed(origin=OriginProof.ABSENT)
+            return Refusal(reasons.ORIGIN_MISSING, setting="allow_missing_origin = true")
+        if len(values) > 1:
+            return Refusal(reasons.ORIGIN_MALFORMED, "two Origin fields")
+        if values[0] == b"null":
+            if rules.allow_null:
+                return Passed(origin=OriginProof.UNLISTED)
+            return Refusal(reasons.ORIGIN_NULL, setting="allow_null_origin = true")
+        try:
+            origin = Origin.parse(values[0])
+        except OriginSyntaxError as error:
+            return Refusal(reasons.ORIGIN_MALFORMED, str(error))
+        return _judge(origin, rules, context.host)
+
+
+def same_origin_as_host(host: Host | None) -> Origin | None:
+    """Return the https origin of pages that the served *host* delivers, from the Host field alone (B-ORIGIN-06)."""
+    if host is None:
+        return None
+    return Origin("https", host.name, None if host.port == DEFAULT_PORTS["https"] else host.port)
+
+
+def _judge(origin: Origin, rules: OriginRules, host: Host | None) -> Verdict:
+    if origin.scheme == "http" and not (rules.allow_http_loopback and origin.is_loopback):
+        return Refusal(reasons.ORIGIN_SCHEME, str(origin))
+    if rules.same_origin and origin == same_origin_as_host(host):
+        return Passed(origin=OriginProof.SAME_ORIGIN)
+    if rules.lists(origin):
+        return Passed(origin=OriginProof.LISTED)
+    return Refusal(reasons.ORIGIN_NOT_ALLOWED, str(origin), setting=_setting(origin, rules, host))
+
+
+def _setting(origin: Origin, rules: OriginRules, host: Host | None) -> str:
+    # Writing a list ends "same origin", so the hint holds the served host's own origin too.
+    own = same_origin_as_host(host)
+    return f'origins = ["{own}", "{origin}"]' if rules.same_origin else f'origins += ["{origin}"]'
+
+
+def _read_entry(text: str) -> Origin | OriginPattern:
+    try:
+        return parse_origin_entry(text)
+    except OriginSyntaxError as error:
+        raise ConfigurationError("origins", repr(text), str(error)) from None

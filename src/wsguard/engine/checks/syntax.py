@@ -1,0 +1,138 @@
+"""
+Refuse what is HTTP but no WebSocket handshake (RFC 6455 §4.2.1), and fields that two readers could read differently.
+
+Every mount runs this, also behind servers that let much through: nothing here trusts that a parser has looked before.
+What a mount hides (over HTTP/2 there is no Key, Upgrade or Connection, RFC 8441 §5) is not asked for.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, ClassVar
+
+from wsguard.vocabulary import reasons
+from wsguard.vocabulary.decision import Passed, Refusal
+
+if TYPE_CHECKING:
+    from wsguard.engine.policy import Context
+    from wsguard.vocabulary.decision import Verdict
+    from wsguard.vocabulary.handshake import Handshake
+    from wsguard.vocabulary.reasons import Reason
+
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_KEY = re.compile(rb"[A-Za-z0-9+/]{21}[AQgw]==")
+
+# A field of this list that stands twice means two things to two readers. Origin is judged by its own check.
+_SINGLETONS = (
+    b"host",
+    b"content-length",
+    b"content-type",
+    b"transfer-encoding",
+    b"authorization",
+    b"upgrade",
+    b"sec-websocket-key",
+    b"sec-websocket-version",
+)
+# Fields that a check reads are ASCII; others may hold obs-text (RFC 9110 §5.5), as cookies of old apps do.
+_ASCII_ONLY = (b"host", b"origin", b"upgrade", b"connection", b"transfer-encoding", b"content-length")
+
+# RFC 6455 §9.1: extension-list, with quoted-string values that hold tokens. No nested repetition: linear time.
+_PARAMETER = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:[ \t]*=[ \t]*(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+|\"[!#$%&'*+.^_`|~0-9A-Za-z-]*\"))?"
+_EXTENSION_PART = re.compile(rb"[ \t]*" + _PARAMETER + rb"[ \t]*")
+
+
+class SyntaxCheck:
+    """RFC 9110 and 9112 for every request, RFC 6455 §4.2.1 for handshakes."""
+
+    name: ClassVar[str] = "syntax"
+
+    def check(self, handshake: Handshake, context: Context) -> Verdict:
+        """Return the first fault in the order: method, bounds, fields, then what makes a handshake."""
+        return (
+            _check_method(handshake)
+            or _check_bounds(handshake, context)
+            or _check_fields(handshake)
+            or (_check_upgrade(handshake) if handshake.is_handshake else None)
+            or Passed()
+        )
+
+
+def _refuse(reason: Reason, detail: str = "") -> Refusal:
+    return Refusal(reason, detail)
+
+
+def _check_method(handshake: Handshake) -> Refusal | None:
+    if handshake.is_handshake and handshake.method != ("CONNECT" if handshake.http_version == "2" else "GET"):
+        return Refusal(reasons.SYNTAX_METHOD, handshake.method, headers=(("Allow", "GET"),))
+    if not handshake.is_handshake and handshake.method in {"CONNECT", "TRACE"}:
+        return Refusal(reasons.SYNTAX_METHOD, handshake.method, headers=(("Allow", "GET, HEAD, POST, OPTIONS"),))
+    return None
+
+
+def _check_bounds(handshake: Handshake, context: Context) -> Refusal | None:
+    if len(handshake.fields) > context.limits.fields:
+        return _refuse(reasons.SYNTAX_TOO_MANY_FIELDS, str(len(handshake.fields)))
+    size = len(handshake.target) + sum(len(name) + len(value) + 4 for name, value in handshake.fields)
+    if size > context.limits.head:
+        return _refuse(reasons.SYNTAX_HEAD_TOO_LARGE, str(size))
+    return None
+
+
+def _check_fields(handshake: Handshake) -> Refusal | None:
+    fields = handshake.fields
+    for name, value in fields:
+        if not _TOKEN.fullmatch(name):
+            return _refuse(reasons.SYNTAX_FIELD_NAME)
+        if _CONTROL.search(value):
+            return _refuse(reasons.SYNTAX_FIELD_VALUE, name.decode("ascii"))
+    for name in fields.names:
+        judged = name in _ASCII_ONLY or name.startswith(b"sec-")
+        if judged and not all(value.isascii() for value in fields.values(name)):
+            return _refuse(reasons.SYNTAX_FIELD_VALUE, name.decode("ascii"))
+    for name in _SINGLETONS:
+        if len(fields.values(name)) > 1:
+            return _refuse(reasons.SYNTAX_REPEATED_FIELD, name.decode("ascii"))
+    if b"host" not in fields and not (handshake.http_version == "1.0" and not handshake.is_handshake):
+        return _refuse(reasons.SYNTAX_HOST)
+    return None
+
+
+def _check_upgrade(handshake: Handshake) -> Refusal | None:
+    if handshake.http_version == "1.0":
+        return _refuse(reasons.SYNTAX_HTTP_VERSION, "HTTP/1.0")
+    if _has_body(handshake):
+        return _refuse(reasons.SYNTAX_BODY)
+    if handshake.http_version == "1.1":
+        refusal = _check_http1_upgrade(handshake)
+        if refusal is not None:
+            return refusal
+    if handshake.fields.first(b"sec-websocket-version") != b"13":
+        return Refusal(reasons.SYNTAX_VERSION, headers=(("Sec-WebSocket-Version", "13"),))
+    if not all(_is_extension_list(value) for value in handshake.fields.values(b"sec-websocket-extensions")):
+        return _refuse(reasons.SYNTAX_EXTENSIONS)
+    return None
+
+
+def _has_body(handshake: Handshake) -> bool:
+    fields = handshake.fields
+    return b"transfer-encoding" in fields or fields.first(b"content-length") not in (None, b"0")
+
+
+def _check_http1_upgrade(handshake: Handshake) -> Refusal | None:
+    fields = handshake.fields
+    upgrade = fields.first(b"upgrade")
+    # bytes.lower() folds ASCII only: U+212A KELVIN SIGN never becomes the k of websocket (B-HEAD-06).
+    if upgrade is None or upgrade.lower() != b"websocket":
+        return _refuse(reasons.SYNTAX_UPGRADE)
+    connection = sorted(member.lower() for member in fields.list_members(b"connection"))
+    if connection not in ([b"upgrade"], [b"keep-alive", b"upgrade"]):
+        return _refuse(reasons.SYNTAX_CONNECTION)
+    key = fields.first(b"sec-websocket-key")
+    if key is None or not _KEY.fullmatch(key):
+        return _refuse(reasons.SYNTAX_KEY)
+    return None
+
+
+def _is_extension_list(value: bytes) -> bool:
+    return all(_EXTENSION_PART.fullmatch(part) for extension in value.split(b",") for part in extension.split(b";"))

@@ -1,0 +1,50 @@
+"""
+Demand that the guard and the app behind it see one path (B-HEAD-04, B-HEAD-05, B-ORIGIN-06).
+
+The target is in origin form (RFC 9112 §3.2.1): no URL is ever built from it and Host. The path is matched raw and again
+decoded; where the two differ in route, nobody can say which one the app will serve. What is matched is what goes on.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, ClassVar
+
+from wsguard.engine.routes import decoded_path, is_dot_segment, is_reserved
+from wsguard.vocabulary import reasons
+from wsguard.vocabulary.decision import Passed, Refusal
+
+if TYPE_CHECKING:
+    from wsguard.engine.policy import Context
+    from wsguard.vocabulary.decision import Verdict
+    from wsguard.vocabulary.handshake import Handshake
+
+_ORIGIN_FORM = re.compile(rb"/(?!/)[\x21\x22\x24-\x7e]*")
+_HIDDEN = re.compile(rb"\\|%(?:2f|5c|[01][0-9a-f]|7f)", re.IGNORECASE)
+_INCOMPLETE_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+
+
+class TargetCheck:
+    """Origin form, one meaning."""
+
+    name: ClassVar[str] = "target"
+
+    def check(self, handshake: Handshake, context: Context) -> Verdict:
+        """Refuse another form, a hidden separator in a handshake, and a path whose two readings differ in route."""
+        if not _ORIGIN_FORM.fullmatch(handshake.target):
+            return Refusal(reasons.TARGET_FORM)
+        raw = handshake.raw_path
+        decoded = decoded_path(raw)
+        if is_reserved(raw) or is_reserved(decoded):
+            return Refusal(reasons.ROUTE_RESERVED)
+        if handshake.is_handshake and _hides_something(raw):
+            return Refusal(reasons.TARGET_AMBIGUOUS)
+        if decoded != raw and context.table.find(decoded) is not context.route:
+            return Refusal(reasons.TARGET_AMBIGUOUS)
+        return Passed()
+
+
+def _hides_something(path: bytes) -> bool:
+    if _HIDDEN.search(path) or _INCOMPLETE_ESCAPE.search(path):
+        return True
+    return any(is_dot_segment(segment) for segment in path.split(b"/"))

@@ -1,0 +1,153 @@
+"""
+What goes on toward the app or upstream: one function for pages and for upgrades (B-PROXY-06).
+
+The client can set no field that an app takes for a proxy's word: the whole forwarded family is removed in every spelling
+that folds to it, then ours is set. ``Connection`` is rebuilt and can strip nothing (B-PROXY-03 to B-PROXY-05).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from wsguard.vocabulary.decision import Accept
+    from wsguard.vocabulary.handshake import Handshake
+
+RawFields = list[tuple[bytes, bytes]]
+
+# RFC 9110 §7.6.1 and what older agents send in the same sense.
+HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-connection",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+# What Connection may not name: an app's own check must see what we saw (B-PROXY-07).
+_NEVER_STRIPPED = frozenset({b"host", b"origin", b"referer", b"cookie", b"authorization", b"content-length", b"content-type"})
+_MANAGED = frozenset({b"x-forwarded", b"forwarded", b"x-real-ip", b"x-client-ip", b"true-client-ip"})
+_MANAGED_PREFIXES = (b"x-forwarded-", b"x-wsguard-")
+_FOLDED = bytes.maketrans(b"_.", b"--")
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamName:
+    """How the upstream is called: *scheme* and *authority* (host[:port]) of its URL."""
+
+    scheme: str
+    authority: str
+
+    @property
+    def origin(self) -> str:
+        """Its origin, for ``upstream_origin = "upstream"``."""
+        return f"{self.scheme}://{self.authority}"
+
+
+def is_managed(name: bytes) -> bool:
+    """Tell whether *name*, with ``-``, ``_``, ``.`` and case folded, is one that only a proxy may set."""
+    folded = name.lower().translate(_FOLDED)
+    return folded in _MANAGED or folded.startswith(_MANAGED_PREFIXES)
+
+
+def forwarded_fields(handshake: Handshake, accept: Accept, upstream: UpstreamName) -> RawFields:
+    """
+    Return the fields that go upstream, without framing and without ``Connection``: those are the writer's to add.
+
+    Order and spelling are kept. Origin and Host go on as received unless the policy names others (after our verdict).
+    """
+    dropped = _dropped_names(handshake)
+    fields: RawFields = []
+    for name, value in handshake.fields:
+        lower = name.lower()
+        if lower in dropped or is_managed(name):
+            continue
+        if lower == b"host":
+            fields.append((name, _host_for(value, accept, upstream)))
+        elif lower == b"origin":
+            fields.append((name, _origin_for(value, accept, upstream)))
+        else:
+            fields.append((name, value))
+    if handshake.is_handshake:
+        fields += _handshake_fields(handshake, accept)
+    return fields + _proxy_fields(handshake)
+
+
+def deflate_offer(handshake: Handshake, accept: Accept) -> bytes | None:
+    """Return the permessage-deflate offers that may go on, or None. Every other extension is taken out."""
+    if not accept.compression:
+        return None
+    offers = [
+        offer
+        for offer in handshake.fields.list_members(b"sec-websocket-extensions")
+        if offer.partition(b";")[0].strip() == b"permessage-deflate"
+    ]
+    return b", ".join(offers) or None
+
+
+def _dropped_names(handshake: Handshake) -> set[bytes]:
+    dropped = set(HOP_BY_HOP) | {b"content-length"}
+    for option in handshake.fields.list_members(b"connection"):
+        lower = option.lower()
+        if lower not in _NEVER_STRIPPED and not lower.startswith(b"sec-"):
+            dropped.add(lower)
+    if handshake.is_handshake:
+        dropped |= {b"sec-websocket-protocol", b"sec-websocket-extensions"}
+    return dropped
+
+
+def _handshake_fields(handshake: Handshake, accept: Accept) -> RawFields:
+    fields: RawFields = []
+    if accept.subprotocols.forwarded:
+        fields.append((b"Sec-WebSocket-Protocol", ", ".join(accept.subprotocols.forwarded).encode("ascii")))
+    deflate = deflate_offer(handshake, accept)
+    if deflate is not None:
+        fields.append((b"Sec-WebSocket-Extensions", deflate))
+    return fields
+
+
+def _host_for(value: bytes, accept: Accept, upstream: UpstreamName) -> bytes:
+    if accept.upstream_host == "preserve":
+        return value
+    name = upstream.authority if accept.upstream_host == "upstream" else accept.upstream_host
+    return name.encode("ascii")
+
+
+def _origin_for(value: bytes, accept: Accept, upstream: UpstreamName) -> bytes:
+    if accept.upstream_origin == "preserve":
+        return value
+    origin = upstream.origin if accept.upstream_origin == "upstream" else accept.upstream_origin
+    return origin.encode("ascii")
+
+
+def _proxy_fields(handshake: Handshake) -> RawFields:
+    scheme = b"https" if handshake.secure else b"http"
+    fields: RawFields = [(b"X-Forwarded-Proto", scheme)]
+    node = b"unknown"
+    if handshake.peer.address is not None:
+        address = handshake.peer.address.encode("ascii")
+        node = b'"[%b]"' % address if b":" in address else address
+        fields += [(b"X-Forwarded-For", address), (b"X-Real-IP", address)]
+    host = handshake.fields.first(b"host")
+    if host is None:
+        return [*fields, (b"Forwarded", b"for=%b;proto=%b" % (node, scheme))]
+    fields.append((b"X-Forwarded-Host", host))
+    return [*fields, (b"Forwarded", b'for=%b;host="%b";proto=%b' % (node, host, scheme))]
+
+
+def returned_fields(fields: Iterable[tuple[bytes, bytes]], connection_options: Iterable[bytes] = ()) -> RawFields:
+    """Return an upstream's fields without hop-by-hop, framing and X-WSGuard-* ones; `delivery` does the rest."""
+    dropped = HOP_BY_HOP | {b"content-length"} | {option.lower() for option in connection_options}
+    return [
+        (name, value)
+        for name, value in fields
+        if name.lower() not in dropped and not name.lower().translate(_FOLDED).startswith(b"x-wsguard-")
+    ]

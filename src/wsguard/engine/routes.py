@@ -1,0 +1,108 @@
+"""Which policy covers which path: exact paths and ``/…/*`` by whole segments, first match in written order."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from wsguard.engine.policy import Policy
+
+RESERVED = b"/.wsguard"
+_PERCENT = re.compile(rb"%([0-9A-Fa-f]{2})")
+_PATH = re.compile(r"/[\x21-\x7e]*", re.ASCII)
+
+
+class RouteSyntaxError(ValueError):
+    """A route's path is not written as one."""
+
+
+@dataclass(frozen=True)
+class Route:
+    """One path and the policy that covers everything under it, plain HTTP too."""
+
+    path: str
+    policy: Policy
+
+    def __post_init__(self) -> None:
+        """Refuse a path that could never match, or that means another one. Raises RouteSyntaxError."""
+        stem = self.path.removesuffix("/*") or "/"
+        if not _PATH.fullmatch(self.path) or "*" in stem or "?" in stem or "#" in stem:
+            raise RouteSyntaxError("a path is exact (/login) or ends in /*, and holds no query")
+        if decoded_path(stem.encode()) != stem.encode():
+            raise RouteSyntaxError(f"write it decoded and without dot-segments: {decoded_path(stem.encode()).decode('latin-1')}")
+
+    def matches(self, path: bytes) -> bool:
+        """Tell whether *path* is this one or, with ``/*``, stands at or below it by whole segments."""
+        pattern = self.path.encode("ascii")
+        if not pattern.endswith(b"/*"):
+            return path == pattern
+        stem = pattern[:-2]
+        return path == stem or path.startswith(stem + b"/")
+
+
+@dataclass(frozen=True)
+class RouteTable:
+    """All routes of a guard, in written order."""
+
+    routes: tuple[Route, ...]
+
+    def find(self, path: bytes) -> Route | None:
+        """Return the first route that matches *path*, or None."""
+        for route in self.routes:
+            if route.matches(path):
+                return route
+        return None
+
+
+def is_reserved(path: bytes) -> bool:
+    """Tell whether *path* is wsguard's own, ``/.wsguard`` or below."""
+    return path == RESERVED or path.startswith(RESERVED + b"/")
+
+
+def percent_decode(data: bytes) -> bytes:
+    """Decode ``%XX`` once; what is no escape stays (RFC 3986 §2.1)."""
+    return _PERCENT.sub(lambda match: bytes([int(match[1], 16)]), data) if b"%" in data else data
+
+
+def is_dot_segment(segment: bytes) -> bool:
+    """Tell whether *segment* is ``.`` or ``..`` in any spelling: encoded, twice encoded, or with ``;parameters``."""
+    for _ in range(3):
+        if segment.partition(b";")[0] in (b".", b".."):
+            return True
+        decoded = percent_decode(segment)
+        if decoded == segment:
+            return False
+        segment = decoded
+    return segment.partition(b";")[0] in (b".", b"..")
+
+
+def decoded_path(path: bytes) -> bytes:
+    """Return *path* after one percent-decoding, dot-segments removed (RFC 3986 §5.2.4)."""
+    if b"%" not in path and b"/." not in path:
+        return path
+    output: list[bytes] = []
+    segments = percent_decode(path).split(b"/")[1:]
+    for segment in segments:
+        name = segment.partition(b";")[0]
+        if name == b"..":
+            if output:
+                output.pop()
+        elif name != b".":
+            output.append(segment)
+    if segments and segments[-1].partition(b";")[0] in (b".", b".."):
+        output.append(b"")
+    return b"/" + b"/".join(output)
+
+
+def single_route(policy: Policy) -> RouteTable:
+    """Return the table of a guard with one policy: everything."""
+    return RouteTable((Route("/*", policy),))
+
+
+def route_table(routes: Sequence[tuple[str, Policy]]) -> RouteTable:
+    """Make a table of (path, policy) in written order."""
+    return RouteTable(tuple(Route(path, policy) for path, policy in routes))

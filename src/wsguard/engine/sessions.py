@@ -1,0 +1,80 @@
+"""
+Live sockets: a `Session` is one accepted connection, and every end of it takes one door, `Session.close`.
+
+Shutdown closes through it, as do the rules of the relay; later expiry, revocation and drain will. The session does not
+know how a Close frame is written: whoever carries the frames binds a closer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from wsguard.vocabulary.decision import OriginProof
+    from wsguard.vocabulary.identity import Identity
+
+    Closer = Callable[[int, str], None]
+
+
+@dataclass(eq=False, slots=True)
+class Session:
+    """One accepted, live connection. *public_id* may stand in a log; *opened_at* is in the clock's seconds."""
+
+    public_id: str
+    origin: str | None
+    host: str
+    route: str
+    path: str
+    peer: str
+    opened_at: float
+    proof: OriginProof | None = None
+    identity: Identity | None = None
+    closing: tuple[int, str] | None = None
+    _closer: Closer | None = field(default=None, repr=False)
+
+    def bind(self, closer: Closer) -> None:
+        """Tell how the connection is closed. A close that was asked for before is carried out now."""
+        self._closer = closer
+        if self.closing is not None:
+            closer(*self.closing)
+
+    def close(self, code: int, reason: str) -> None:
+        """End the connection with a close *code* (RFC 6455 §7.4) and *reason*; only the first call counts."""
+        if self.closing is not None:
+            return
+        self.closing = (code, reason)
+        if self._closer is not None:
+            self._closer(code, reason)
+
+
+class SessionRegistry:
+    """The live sessions of one process."""
+
+    def __init__(self) -> None:
+        self._live: dict[str, Session] = {}
+
+    def __len__(self) -> int:
+        """Count the live sessions."""
+        return len(self._live)
+
+    def __iter__(self) -> Iterator[Session]:
+        """Iterate over a copy, so that a close may remove while one looks."""
+        return iter(list(self._live.values()))
+
+    def add(self, session: Session) -> None:
+        """Register *session* before its 101 goes out."""
+        self._live[session.public_id] = session
+
+    def remove(self, session: Session) -> None:
+        """Forget *session*; it has ended."""
+        self._live.pop(session.public_id, None)
+
+    def close_all(self, code: int, reason: str) -> int:
+        """Close every live session; return how many there were."""
+        sessions = list(self._live.values())
+        for session in sessions:
+            session.close(code, reason)
+        return len(sessions)

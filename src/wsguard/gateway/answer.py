@@ -1,0 +1,66 @@
+"""The gateway's protocol out: a refusal, and the 101 of an accepted handshake, as HTTP/1.1 heads."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from wsguard.engine.checks.subprotocols import COMPANION
+from wsguard.engine.delivery import delivered_fields
+from wsguard.engine.forwarding import returned_fields
+from wsguard.wire.head_writer import write_response_head
+from wsguard.wire.response_head import SWITCHING_PROTOCOLS, Upgraded, accept_for
+
+if TYPE_CHECKING:
+    from wsguard.vocabulary.decision import Accept
+    from wsguard.vocabulary.handshake import Handshake
+    from wsguard.wire.response_head import ResponseHead
+
+_UPGRADE_OWN = frozenset({b"sec-websocket-accept", b"sec-websocket-protocol", b"sec-websocket-extensions", b"sec-websocket-version"})
+
+
+def refusal(
+    status: int, request_id: str, *, host: bytes | None, headers: tuple[tuple[str, str], ...] = (), head_only: bool = False
+) -> bytes:
+    """Write a whole refusal: status, fixed short text, request id, and the connection's end. Never the reason."""
+    text = f"{status} {_phrase(status)}\nrequest id: {request_id}\n".encode()
+    fields = [
+        (b"Content-Type", b"text/plain; charset=utf-8"),
+        (b"Content-Length", b"%d" % len(text)),
+        (b"Connection", b"close"),
+        (b"Cache-Control", b"no-store"),
+        (b"X-Content-Type-Options", b"nosniff"),
+        (b"X-Request-Id", request_id.encode("ascii")),
+        *((name.encode("ascii"), value.encode("ascii")) for name, value in headers),
+    ]
+    head = write_response_head(status, delivered_fields(fields, host=host, secure=True))
+    return head if head_only else head + text
+
+
+def switching_protocols(handshake: Handshake, accept: Accept, head: ResponseHead, upgraded: Upgraded) -> bytes:
+    """Write the 101: upgrade fields of ours, the app's other fields as on any answer (RFC 6455 §4.2.2)."""
+    key = handshake.fields.first(b"sec-websocket-key") or b""
+    fields = [(b"Upgrade", b"websocket"), (b"Connection", b"Upgrade"), (b"Sec-WebSocket-Accept", accept_for(key))]
+    subprotocol = answered_subprotocol(accept, upgraded.subprotocol)
+    if subprotocol is not None:
+        fields.append((b"Sec-WebSocket-Protocol", subprotocol.encode("ascii")))
+    if upgraded.extension is not None:
+        fields.append((b"Sec-WebSocket-Extensions", upgraded.extension.encode("ascii")))
+    theirs = [
+        (name, value)
+        for name, value in returned_fields(head.fields, head.fields.list_members(b"connection"))
+        if name.lower() not in _UPGRADE_OWN
+    ]
+    host = handshake.fields.first(b"host")
+    return write_response_head(SWITCHING_PROTOCOLS, fields + delivered_fields(theirs, host=host, secure=True))
+
+
+def answered_subprotocol(accept: Accept, selected: str | None) -> str | None:
+    """Return what is answered: the app's choice, else the companion where it was offered; never a secret."""
+    if selected is not None:
+        return selected
+    return COMPANION if accept.subprotocols.companion_offered else None
+
+
+def _phrase(status: int) -> str:
+    return HTTPStatus(status).phrase

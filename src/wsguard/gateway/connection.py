@@ -1,0 +1,325 @@
+"""
+One client connection: heads come in one after the other, each is judged, and answered, proxied, or made a socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from wsguard.engine.forwarding import deflate_offer, forwarded_fields
+from wsguard.engine.policy import decide
+from wsguard.engine.sessions import Session
+from wsguard.gateway.answer import refusal, switching_protocols
+from wsguard.gateway.handshake import ConnectionFacts, handshake_from
+from wsguard.gateway.http_proxy import CutShort, PageRequest, RequestBodyFailure, forward_refusal, serve_page
+from wsguard.gateway.relay import Relay, RelayOutcome
+from wsguard.gateway.stream import ByteStream, StreamEnded
+from wsguard.gateway.upstream import Upstream, read_response_head
+from wsguard.vocabulary import reasons
+from wsguard.vocabulary.decision import Refuse
+from wsguard.vocabulary.errors import HeadViolation, UpstreamFailure
+from wsguard.wire.head_writer import write_request_head
+from wsguard.wire.request_head import RequestHead, head_end, parse_request_head
+from wsguard.wire.response_head import SWITCHING_PROTOCOLS, check_upgrade
+
+if TYPE_CHECKING:
+    from wsguard.engine.limits import AddressLimits
+    from wsguard.engine.ports import Randomness
+    from wsguard.engine.routes import RouteTable
+    from wsguard.engine.sessions import SessionRegistry
+    from wsguard.gateway.relay import Heartbeat
+    from wsguard.gateway.stream import ReadBuffer
+    from wsguard.gateway.transports import TransportEngine
+    from wsguard.observe.decision_log import DecisionLog
+    from wsguard.vocabulary.bounds import Limits
+    from wsguard.vocabulary.decision import Accept
+    from wsguard.vocabulary.handshake import Handshake
+    from wsguard.vocabulary.reasons import Reason
+    from wsguard.wire.response_head import ResponseHead, Upgraded
+
+_REQUEST_ID_BYTES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What every connection of a gateway shares; made once at start."""
+
+    routes: RouteTable
+    limits: Limits
+    upstream: Upstream
+    engine: TransportEngine
+    buffer: ReadBuffer
+    sessions: SessionRegistry
+    addresses: AddressLimits
+    heartbeat: Heartbeat
+    log: DecisionLog
+    randomness: Randomness
+
+
+class Connection:
+    """Serves one client's stream until it ends or becomes a socket. *key* is what its address is counted as."""
+
+    def __init__(self, stream: ByteStream, facts: ConnectionFacts, services: Services, key: str) -> None:
+        self._stream = stream
+        self._facts = facts
+        self._services = services
+        self._key = key
+        self._pipelined = False
+        self.heads = 0
+
+    async def serve(self) -> None:
+        """Serve heads until the connection is done. Raises nothing that is the client's fault."""
+        try:
+            while True:
+                head = await self._read_head()
+                if head is None or not await self._serve_head(head):
+                    return
+                # What already waits was sent before our answer was whole.
+                self._pipelined = bool(self._stream.data)
+        except StreamEnded:
+            return
+        finally:
+            if self._stream.transport.get_protocol() is self._stream:
+                self._stream.close()
+
+    async def _read_head(self) -> RequestHead | None:
+        """Return the next head, or None when there is none: the connection is idle, slow, over, or speaks nonsense."""
+        limits, stream = self._services.limits, self._stream
+        if self.heads and not stream.data and not await self._wait_for_next():
+            return None
+        try:
+            async with asyncio.timeout(limits.head_timeout):
+                data = await self._whole_head()
+            self.heads += 1
+            return parse_request_head(data, limits)
+        except TimeoutError:
+            if stream.data:
+                await self._answer_unparsed(reasons.BODY_SLOW, "the head")
+        except HeadViolation as violation:
+            self.heads += 1
+            await self._answer_unparsed(violation.reason, violation.detail)
+        return None
+
+    async def _wait_for_next(self) -> bool:
+        try:
+            async with asyncio.timeout(self._services.limits.keep_alive):
+                await self._stream.more()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _whole_head(self) -> bytes:
+        searched = 0
+        while True:
+            end = head_end(self._stream.data, searched, self._services.limits)
+            if end is not None:
+                return self._stream.take(end)
+            searched = len(self._stream.data)
+            await self._stream.more()
+
+    async def _serve_head(self, head: RequestHead) -> bool:
+        """Serve one request; return whether the connection can serve another."""
+        handshake = handshake_from(head, self._facts)
+        retry_after = self._services.addresses.attempt(self._key) if handshake.is_handshake else None
+        decision = await decide(handshake, self._services.routes, limits=self._services.limits)
+        if handshake.is_handshake and self._pipelined and not isinstance(decision, Refuse):
+            decision = Refuse(reasons.SYNTAX_PIPELINED)
+        if retry_after is not None and not isinstance(decision, Refuse):
+            decision = Refuse(reasons.LIMITS_ADDRESS, headers=(("Retry-After", str(retry_after)),))
+        if isinstance(decision, Refuse):
+            await self._refuse(handshake, decision)
+            return False
+        try:
+            if handshake.is_handshake:
+                await self._open_socket(head, handshake, decision)
+                return False
+            page = PageRequest(head, handshake, decision, self._stream, self._services.limits)
+            return await serve_page(page, self._services.upstream)
+        except UpstreamFailure as failure:
+            await self._refuse(handshake, Refuse(failure.reason, failure.detail))
+        except RequestBodyFailure as failure:
+            await self._refuse(handshake, Refuse(failure.reason))
+        except CutShort:
+            self._stream.abort()
+        return False
+
+    async def _open_socket(self, head: RequestHead, handshake: Handshake, accept: Accept) -> None:
+        services = self._services
+        if not services.addresses.open(self._key):
+            await self._refuse(handshake, Refuse(reasons.LIMITS_ADDRESS, headers=(("Retry-After", "60"),)))
+            return
+        handed_over = False
+        upstream: ByteStream | None = None
+        try:
+            upstream = await services.upstream.connect()
+            answer = await self._upgrade(upstream, handshake, accept)
+            if answer.status == SWITCHING_PROTOCOLS:
+                upgraded = self._check_upgrade(answer, handshake, accept)
+                await self._begin_relay(upstream, handshake, accept, answer, upgraded)
+                handed_over = True
+            else:
+                page = PageRequest(head, handshake, accept, self._stream, services.limits)
+                await forward_refusal(page, answer, upstream)
+                self._log_upstream_refusal(handshake, answer)
+        finally:
+            if not handed_over:
+                services.addresses.closed(self._key)
+                if upstream is not None:
+                    upstream.abort()
+
+    async def _upgrade(self, upstream: ByteStream, handshake: Handshake, accept: Accept) -> ResponseHead:
+        """Ask the upstream for the socket; return its final answer, whatever it is."""
+        fields = forwarded_fields(handshake, accept, self._services.upstream.address.name)
+        fields += [(b"Upgrade", b"websocket"), (b"Connection", b"Upgrade")]
+        try:
+            async with asyncio.timeout(self._services.limits.upstream_upgrade):
+                await upstream.write(write_request_head("GET", handshake.target, fields))
+                while True:
+                    answer = await read_response_head(upstream, "GET", self._services.limits)
+                    if not answer.is_interim:
+                        return answer
+        except TimeoutError:
+            raise UpstreamFailure(reasons.UPSTREAM_SLOW, "the answer to a handshake") from None
+        except StreamEnded:
+            raise UpstreamFailure(reasons.UPSTREAM_UNREACHABLE, "the connection ended") from None
+
+    def _check_upgrade(self, answer: ResponseHead, handshake: Handshake, accept: Accept) -> Upgraded:
+        offer = deflate_offer(handshake, accept)
+        return check_upgrade(
+            answer,
+            handshake.fields.first(b"sec-websocket-key") or b"",
+            accept.subprotocols.forwarded,
+            deflate_offer=None if offer is None else offer.decode("ascii"),
+        )
+
+    async def _begin_relay(
+        self, upstream: ByteStream, handshake: Handshake, accept: Accept, answer: ResponseHead, upgraded: Upgraded
+    ) -> None:
+        services = self._services
+        now = asyncio.get_running_loop().time()
+        session = self._session(handshake, accept, now)
+        relay = Relay(
+            session,
+            client=self._stream,
+            upstream=upstream,
+            engine=services.engine,
+            buffer=services.buffer,
+            limits=services.limits,
+            max_message=accept.max_message,
+            deflate=upgraded.extension is not None,
+            randomness=services.randomness,
+            on_end=lambda outcome: self._ended(relay, outcome, now),
+        )
+        # Register, then (once there is a store) look for a revocation, then send the 101: nothing slips between.
+        services.sessions.add(session)
+        if self._stream.lost:
+            services.sessions.remove(session)
+            raise StreamEnded
+        self._stream.transport.write(switching_protocols(handshake, accept, answer, upgraded))
+        services.heartbeat.add(relay)
+        services.log.event(
+            "session.opened",
+            session=session.public_id,
+            origin=session.origin,
+            host=session.host,
+            path=session.path,
+            route=session.route,
+            peer=session.peer,
+        )
+        self._warn_of_missing_subprotocol(handshake, accept, upgraded)
+        relay.begin()
+
+    def _session(self, handshake: Handshake, accept: Accept, now: float) -> Session:
+        where = _where(handshake)
+        return Session(
+            public_id=self._services.randomness(_REQUEST_ID_BYTES).hex(),
+            origin=where["origin"],
+            host=where["host"] or "",
+            route=accept.route,
+            path=where["path"] or "",
+            peer=str(handshake.peer),
+            opened_at=now,
+            proof=accept.origin,
+        )
+
+    def _ended(self, relay: Relay, outcome: RelayOutcome, opened_at: float) -> None:
+        services = self._services
+        services.sessions.remove(relay.session)
+        services.heartbeat.remove(relay)
+        services.addresses.closed(self._key)
+        services.log.event(
+            "session.closed",
+            session=relay.session.public_id,
+            code=outcome.code,
+            by=outcome.by,
+            reason=outcome.reason or None,
+            bound=outcome.bound or None,
+            bytes_from_client=outcome.bytes_from_client,
+            bytes_from_upstream=outcome.bytes_from_upstream,
+            messages_from_client=outcome.messages_from_client,
+            messages_from_upstream=outcome.messages_from_upstream,
+            seconds=round(asyncio.get_running_loop().time() - opened_at, 3),
+            host=relay.session.host,
+            path=relay.session.path,
+            peer=relay.session.peer,
+        )
+
+    async def _refuse(self, handshake: Handshake, refuse: Refuse) -> None:
+        request_id = self._services.randomness(_REQUEST_ID_BYTES).hex()
+        self._services.log.refused(
+            refuse.reason,
+            status=refuse.status,
+            detail=refuse.detail,
+            setting=refuse.setting,
+            **_where(handshake),
+            peer=str(handshake.peer),
+            request_id=request_id,
+            kind=handshake.kind,
+        )
+        host = handshake.fields.first(b"host")
+        answer = refusal(
+            refuse.status, request_id, host=host, headers=refuse.headers, head_only=handshake.method == "HEAD"
+        )
+        await self._stream.write(answer)
+
+    async def _answer_unparsed(self, reason: Reason, detail: str) -> None:
+        request_id = self._services.randomness(_REQUEST_ID_BYTES).hex()
+        self._services.log.refused(
+            reason,
+            status=reason.status,
+            detail=detail,
+            setting="",
+            peer=str(self._facts.peer),
+            request_id=request_id,
+            kind="unparsed",
+        )
+        await self._stream.write(refusal(reason.status, request_id, host=None))
+
+    def _log_upstream_refusal(self, handshake: Handshake, answer: ResponseHead) -> None:
+        self._services.log.event(
+            "handshake.refused_by_app", status=answer.status, **_where(handshake), peer=str(handshake.peer)
+        )
+
+    def _warn_of_missing_subprotocol(self, handshake: Handshake, accept: Accept, upgraded: Upgraded) -> None:
+        offered = accept.subprotocols
+        if offered.forwarded and upgraded.subprotocol is None and not offered.companion_offered:
+            self._services.log.hint(
+                "subprotocol.none_selected",
+                "the app selected none of the offered subprotocols; Chromium fails such a socket: offer wsguard.v1 too",
+                **_where(handshake),
+            )
+
+
+def _where(handshake: Handshake) -> dict[str, str | None]:
+    """Say where a handshake came from and goes to, as received, without its query. The log escapes it."""
+
+    def text(value: bytes | None) -> str | None:
+        return None if value is None else value.decode("ascii", "backslashreplace")
+
+    return {
+        "origin": text(handshake.fields.first(b"origin")),
+        "host": text(handshake.fields.first(b"host")),
+        "path": text(handshake.raw_path),
+    }

@@ -1,0 +1,194 @@
+"""
+Start and end of the gateway: sockets are bound, signals are heard, and at the end every socket is told before it goes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import signal
+import socket
+import ssl
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from wsguard.engine.limits import AddressLimits
+from wsguard.engine.sessions import SessionRegistry
+from wsguard.gateway.connection import Services
+from wsguard.gateway.listener import Listener, listening_socket
+from wsguard.gateway.relay import Heartbeat
+from wsguard.gateway.stream import ReadBuffer
+from wsguard.gateway.transports import EngineName, TransportEngine, transport_engine
+from wsguard.gateway.upstream import Upstream, UpstreamAddress
+from wsguard.observe.decision_log import DecisionLog, LogFormat, decision_logger
+from wsguard.vocabulary import close_codes
+from wsguard.vocabulary.bounds import DEFAULTS, Limits
+
+if TYPE_CHECKING:
+    from wsguard.engine.routes import RouteTable
+
+_TELL_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class ListenAddress:
+    """Where to listen. An *optional* one (::1 on a machine without IPv6) may be missing."""
+
+    host: str
+    port: int
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class GatewaySettings:
+    """Everything a gateway needs, read and checked. *notices* are told in the log at start, *urls* on the start line."""
+
+    listen: tuple[ListenAddress, ...]
+    context: ssl.SSLContext
+    routes: RouteTable
+    upstream: UpstreamAddress
+    upstream_context: ssl.SSLContext | None = None
+    limits: Limits = DEFAULTS
+    engine: EngineName = "aiofastnet"
+    log_format: LogFormat = "text"
+    notices: tuple[str, ...] = ()
+    urls: tuple[str, ...] = field(default=())
+
+
+class Gateway:
+    """One running gateway in one event loop."""
+
+    def __init__(self, settings: GatewaySettings, engine: TransportEngine) -> None:
+        self._settings = settings
+        self._engine = engine
+        loop = asyncio.get_running_loop()
+        buffer = ReadBuffer()
+        limits = settings.limits
+        self._services = Services(
+            routes=settings.routes,
+            limits=limits,
+            upstream=Upstream(settings.upstream, settings.upstream_context, engine, buffer, limits),
+            engine=engine,
+            buffer=buffer,
+            sessions=SessionRegistry(),
+            addresses=AddressLimits(limits, loop.time),
+            heartbeat=Heartbeat(limits),
+            log=DecisionLog(decision_logger(settings.log_format), loop.time, limits.hints),
+            randomness=secrets.token_bytes,
+        )
+        self._listeners: list[Listener] = []
+        self._teller: asyncio.TimerHandle | None = None
+
+    @property
+    def sessions(self) -> SessionRegistry:
+        """The live sockets."""
+        return self._services.sessions
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where it listens, as host:port."""
+        return [listener.address for listener in self._listeners]
+
+    def start(self, sockets: list[socket.socket]) -> None:
+        """Accept on *sockets*, which are bound, and say so in the log."""
+        asyncio.get_running_loop().set_exception_handler(_on_loop_exception)
+        self._listeners = [Listener(sock, self._settings.context, self._services) for sock in sockets]
+        for listener in self._listeners:
+            listener.start()
+        self._tell_later()
+        log = self._services.log
+        for notice in self._settings.notices:
+            log.event("gateway.notice", notice=notice)
+        log.event(
+            "gateway.listening",
+            on=self.addresses,
+            open=list(self._settings.urls) or None,
+            upstream=str(self._settings.upstream),
+            engine=self._engine.description,
+            openssl=ssl.OPENSSL_VERSION,
+        )
+
+    async def stop(self) -> None:
+        """Accept no more, close every socket with 1001, and wait for them, but no longer than the deadlines allow."""
+        for listener in self._listeners:
+            listener.stop()
+        closed = self.sessions.close_all(close_codes.GOING_AWAY, "shutdown")
+        for listener in self._listeners:
+            await listener.end_connections()
+        limits = self._services.limits
+        deadline = asyncio.get_running_loop().time() + limits.close_deadline + limits.close_handshake
+        while len(self.sessions) and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(0.01)
+        self._services.heartbeat.stop()
+        self._services.upstream.close_idle()
+        if self._teller is not None:
+            self._teller.cancel()
+        self._services.log.tell_unfinished()
+        self._services.log.event("gateway.stopped", closed=closed)
+
+    def _tell_later(self) -> None:
+        self._teller = asyncio.get_running_loop().call_later(_TELL_SECONDS, self._tell)
+
+    def _tell(self) -> None:
+        self._services.log.tell_unfinished()
+        self._tell_later()
+
+
+def bound_sockets(addresses: tuple[ListenAddress, ...]) -> list[socket.socket]:
+    """Bind every address; one that is optional and cannot be is left out. Raises ConfigurationError."""
+    sockets: list[socket.socket] = []
+    for address in addresses:
+        if address.optional and not _has_address(address.host):
+            continue
+        port = sockets[0].getsockname()[1] if address.port == 0 and sockets else address.port
+        sockets.append(listening_socket(address.host, port))
+    return sockets
+
+
+def run_gateway(settings: GatewaySettings) -> int:
+    """Run until SIGTERM or SIGINT; return the exit code. Raises ConfigurationError before anything is served."""
+    engine = transport_engine(settings.engine)
+    sockets = bound_sockets(settings.listen)
+    with asyncio.Runner(loop_factory=engine.new_event_loop) as runner:
+        return runner.run(_serve(settings, engine, sockets))
+
+
+async def _serve(settings: GatewaySettings, engine: TransportEngine, sockets: list[socket.socket]) -> int:
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    gateway = Gateway(settings, engine)
+    gateway.start(sockets)
+    await stopping.wait()
+    await gateway.stop()
+    return 0
+
+
+def _has_address(host: str) -> bool:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.bind((host, 0))
+    except OSError:
+        return False
+    return True
+
+
+def _on_loop_exception(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """
+    Keep the noise of strangers out of stderr: what a peer can cause is counted elsewhere.
+
+    aiofastnet reports a connect-and-close with an exception *class* in the context, hence the two looks.
+    """
+    exception = context.get("exception")
+    kind = exception if isinstance(exception, type) else type(exception)
+    if exception is not None and issubclass(kind, OSError | asyncio.CancelledError | EOFError):
+        return
+    print(f"wsguard: {context.get('message')}: {exception!r}", file=sys.stderr)  # noqa: T201 - faults go to stderr
+    if isinstance(exception, BaseException):
+        import traceback  # noqa: PLC0415 - only a fault of ours needs it
+
+        traceback.print_exception(exception)
+    del loop

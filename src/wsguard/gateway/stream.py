@@ -1,0 +1,155 @@
+"""
+One transport as a bounded stream: bytes are pulled by whoever serves the connection, and written with backpressure.
+
+Used for heads and pages. When a socket opens, the transport changes hands to the relay and the stream is done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from wsguard.vocabulary.bounds import Limits
+
+READ_BYTES = 256 * 1024
+
+
+class ReadBuffer:
+    """The one buffer that every connection of a loop is read into: what is read is used or copied before the next read."""
+
+    __slots__ = ("data", "view")
+
+    def __init__(self, size: int = READ_BYTES) -> None:
+        self.data = bytearray(size)
+        self.view = memoryview(self.data)
+
+
+class StreamEnded(ConnectionError):
+    """The connection ended while bytes were awaited or written."""
+
+
+class ByteStream(asyncio.BufferedProtocol):
+    """
+    A pull stream over one transport.
+
+    At most `Limits.early_bytes` plus one read wait in *data*; then the peer is not read until somebody takes some.
+    """
+
+    def __init__(self, buffer: ReadBuffer, limits: Limits) -> None:
+        self.data = bytearray()
+        self.transport: asyncio.Transport
+        self.ended = False
+        self.lost = False
+        self.reset = False
+        self.on_lost: Callable[[], object] | None = None
+        self._buffer = buffer
+        self._limits = limits
+        self._reader: asyncio.Future[None] | None = None
+        self._drainer: asyncio.Future[None] | None = None
+        self._writing_paused = False
+        self._reading_paused = False
+        self._closed = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
+        self.transport = transport  # type: ignore[assignment]  # aiofastnet's transports are no subclasses
+        self.transport.set_write_buffer_limits(high=self._limits.buffer)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Lend the shared buffer for one read."""
+        del sizehint
+        return self._buffer.view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Copy what was read; stop reading when too much waits."""
+        self.data += self._buffer.view[:nbytes]
+        if len(self.data) >= self._limits.early_bytes and not self._reading_paused:
+            self._reading_paused = True
+            self.transport.pause_reading()
+        self._wake(self._reader)
+
+    def eof_received(self) -> bool:
+        """Note that the peer sends no more; the transport closes itself."""
+        self.ended = True
+        self._wake(self._reader)
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Note the end, and whether it was a reset, and wake whoever waits."""
+        self.reset = exc is not None
+        self.ended = self.lost = True
+        self._wake(self._reader)
+        self._wake(self._drainer)
+        self._wake(self._closed)
+        if self.on_lost is not None:
+            self.on_lost()
+
+    def pause_writing(self) -> None:
+        """The peer does not read: `drain` waits."""
+        self._writing_paused = True
+
+    def resume_writing(self) -> None:
+        """The peer reads again."""
+        self._writing_paused = False
+        self._wake(self._drainer)
+
+    async def more(self) -> None:
+        """Wait until bytes were added to *data*. Raises StreamEnded when no more will come."""
+        if self.ended:
+            raise StreamEnded
+        if self._reading_paused and len(self.data) < self._limits.early_bytes:
+            self._reading_paused = False
+            self.transport.resume_reading()
+        before = len(self.data)
+        while len(self.data) == before:
+            if self.ended:
+                raise StreamEnded
+            self._reader = asyncio.get_running_loop().create_future()
+            await self._reader
+
+    def take(self, count: int) -> bytes:
+        """Remove and return the first *count* waiting bytes."""
+        taken = bytes(self.data[:count])
+        del self.data[:count]
+        return taken
+
+    def take_all(self) -> bytes:
+        """Remove and return all waiting bytes."""
+        taken = bytes(self.data)
+        self.data.clear()
+        return taken
+
+    def put_back(self, data: bytes) -> None:
+        """Put bytes in front of those that wait."""
+        self.data[:0] = data
+
+    async def write(self, data: bytes) -> None:
+        """Write *data* and wait while the peer reads too slowly. Raises StreamEnded when the connection is gone."""
+        if self.lost:
+            raise StreamEnded
+        self.transport.write(data)
+        while self._writing_paused and not self.lost:
+            self._drainer = asyncio.get_running_loop().create_future()
+            await self._drainer
+        if self.lost:
+            raise StreamEnded
+
+    def close(self) -> None:
+        """Flush what was written, then close."""
+        self.transport.close()
+
+    def abort(self) -> None:
+        """Close at once; the peer can see that something is missing."""
+        self.transport.abort()
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection has ended."""
+        await asyncio.shield(self._closed)
+
+    def _wake(self, waiter: asyncio.Future[None] | None) -> None:
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)

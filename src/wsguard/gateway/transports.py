@@ -1,0 +1,146 @@
+"""
+The two TLS transports that can carry the gateway: aiofastnet (on uvloop) and the standard library's.
+
+Everything else in the gateway is written against asyncio's transport and protocol interfaces, so both pass the same tests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+
+from wsguard.vocabulary.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import socket
+    import ssl
+    from collections.abc import Callable
+
+EngineName = Literal["aiofastnet", "stdlib"]
+P = TypeVar("P", bound=asyncio.BaseProtocol)
+
+# Room for one relayed read and its records: more only costs memory, less costs system calls (docs/performance.md).
+_BIO_BYTES = 4 * (16 * 1024 + 64)
+_SHUTDOWN_SECONDS = 2.0
+
+
+class TransportEngine(Protocol):
+    """How sockets become transports."""
+
+    @property
+    def description(self) -> str:
+        """Name and version, for the start line."""
+        ...
+
+    def new_event_loop(self) -> asyncio.AbstractEventLoop:
+        """Make the loop that this engine runs on."""
+        ...
+
+    async def accept(
+        self, factory: Callable[[], P], sock: socket.socket, context: ssl.SSLContext, timeout: float
+    ) -> tuple[asyncio.Transport, P]:
+        """Do the server's TLS handshake on an accepted socket, within *timeout* seconds."""
+        ...
+
+    async def connect(
+        self, factory: Callable[[], P], sock: socket.socket, context: ssl.SSLContext | None, server_hostname: str | None
+    ) -> tuple[asyncio.Transport, P]:
+        """Make a transport of a connected socket, with TLS where a context is given."""
+        ...
+
+    def writer(self, transport: asyncio.Transport) -> Callable[[memoryview], None]:
+        """Return the fastest safe way to write a view of the shared read buffer, which is reused right after."""
+        ...
+
+
+class FastTransports:
+    """aiofastnet: OpenSSL driven from C, on uvloop where it is installed."""
+
+    def __init__(self) -> None:
+        try:
+            import aiofastnet  # noqa: PLC0415 - only this engine needs it
+        except ImportError:
+            raise ConfigurationError(
+                "tls_engine", "aiofastnet, which is not installed", "pip install 'wsguard[gateway]', or --tls-engine stdlib"
+            ) from None
+        self._aiofastnet: Any = aiofastnet
+
+    @property
+    def description(self) -> str:
+        """Say whether OpenSSL is driven directly; a Python that links it statically gets the slower way."""
+        way = "direct" if self._aiofastnet.OPENSSL_DYN_LIBS else "memory BIO: this Python links OpenSSL statically"
+        return f"aiofastnet {version('aiofastnet')} ({way})"
+
+    def new_event_loop(self) -> asyncio.AbstractEventLoop:
+        """Return a uvloop, or asyncio's own loop where there is none."""
+        try:
+            import uvloop  # noqa: PLC0415 - there is none on Windows
+        except ImportError:
+            return asyncio.new_event_loop()
+        return uvloop.new_event_loop()
+
+    async def accept(
+        self, factory: Callable[[], P], sock: socket.socket, context: ssl.SSLContext, timeout: float
+    ) -> tuple[asyncio.Transport, P]:
+        """See TransportEngine."""
+        return await self._aiofastnet.connect_accepted_socket(
+            asyncio.get_running_loop(),
+            factory,
+            sock,
+            ssl=context,
+            ssl_handshake_timeout=timeout,
+            ssl_shutdown_timeout=_SHUTDOWN_SECONDS,
+            ssl_incoming_bio_size=_BIO_BYTES,
+            ssl_outgoing_bio_size=_BIO_BYTES,
+        )
+
+    async def connect(
+        self, factory: Callable[[], P], sock: socket.socket, context: ssl.SSLContext | None, server_hostname: str | None
+    ) -> tuple[asyncio.Transport, P]:
+        """See TransportEngine."""
+        options: dict[str, Any] = {} if context is None else {"ssl": context, "server_hostname": server_hostname}
+        return await self._aiofastnet.create_connection(asyncio.get_running_loop(), factory, sock=sock, **options)
+
+    def writer(self, transport: asyncio.Transport) -> Callable[[memoryview], None]:
+        """Hand the view over as it is: aiofastnet copies what it cannot send at once."""
+        return transport.write
+
+
+class StandardTransports:
+    """asyncio and ssl of the standard library: slower, and always there."""
+
+    @property
+    def description(self) -> str:
+        """Name it."""
+        return "stdlib asyncio"
+
+    def new_event_loop(self) -> asyncio.AbstractEventLoop:
+        """Return asyncio's own loop."""
+        return asyncio.new_event_loop()
+
+    async def accept(
+        self, factory: Callable[[], P], sock: socket.socket, context: ssl.SSLContext, timeout: float
+    ) -> tuple[asyncio.Transport, P]:
+        """See TransportEngine."""
+        transport, protocol = await asyncio.get_running_loop().connect_accepted_socket(
+            factory, sock, ssl=context, ssl_handshake_timeout=timeout, ssl_shutdown_timeout=_SHUTDOWN_SECONDS
+        )
+        return transport, protocol
+
+    async def connect(
+        self, factory: Callable[[], P], sock: socket.socket, context: ssl.SSLContext | None, server_hostname: str | None
+    ) -> tuple[asyncio.Transport, P]:
+        """See TransportEngine."""
+        options: dict[str, Any] = {} if context is None else {"ssl": context, "server_hostname": server_hostname}
+        return await asyncio.get_running_loop().create_connection(factory, sock=sock, **options)
+
+    def writer(self, transport: asyncio.Transport) -> Callable[[memoryview], None]:
+        """Copy first: asyncio's transports keep what they are given."""
+        write = transport.write
+        return lambda view: write(bytes(view))
+
+
+def transport_engine(name: EngineName) -> TransportEngine:
+    """Return the engine called *name*. Raises ConfigurationError where its package is missing."""
+    return FastTransports() if name == "aiofastnet" else StandardTransports()

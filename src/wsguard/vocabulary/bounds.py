@@ -1,0 +1,119 @@
+"""
+Every bound in one table: bytes, counts and seconds, with default, range and precedent.
+
+A bound is changed by its *key* in the configuration's ``[limits]`` table; one whose *table* is ``policy`` is a key of
+the policy, so that each route can have its own. docs/reference/bounds.md is generated from
+this list. Nothing in wsguard waits, buffers or counts without one of these.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+KIB = 1024
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What one bound is: *key*, *unit* (bytes, count, seconds), *default*, the allowed range, and why this number."""
+
+    key: str
+    unit: str
+    default: float
+    minimum: float
+    maximum: float
+    meaning: str
+    precedent: str
+    table: str = "limits"
+
+
+BOUNDS: tuple[Bound, ...] = (
+    Bound("head", "bytes", 16 * KIB, KIB, 256 * KIB, "One request head.", "nginx 4 × 8 KiB; h11 16 KiB"),
+    Bound("fields", "count", 100, 16, 1000, "Fields of one head.", "Apache httpd 100"),
+    Bound("subprotocols", "count", 32, 1, 256, "Subprotocols offered.", "browsers send any number"),
+    Bound("subprotocol_bytes", "bytes", 8 * KIB, 256, 64 * KIB, "All subprotocols together.", "nginx, 8 KiB a line"),
+    Bound("tls_handshake", "seconds", 10, 1, 120, "From accept to the end of the TLS handshake.", "nginx 60 s"),
+    Bound("head_timeout", "seconds", 10, 1, 120, "From the first byte of a head to its last.", "nginx 60 s"),
+    Bound("keep_alive", "seconds", 75, 1, 3600, "A kept-alive connection without a request.", "nginx 75 s"),
+    Bound("body_timeout", "seconds", 60, 1, 3600, "A request body without a byte.", "nginx 60 s"),
+    Bound("upstream_connect", "seconds", 5, 0.1, 120, "Connecting to the upstream, TLS included.", "HAProxy 5 s"),
+    Bound("upstream_response", "seconds", 60, 0.1, 3600, "The upstream's response head to a page.", "nginx 60 s"),
+    Bound("upstream_upgrade", "seconds", 10, 0.1, 120, "The upstream's answer to a handshake.", "websockets 10 s"),
+    Bound("upstream_idle", "seconds", 600, 1, 86400, "A response body without a byte.", "nginx 60 s; SSE needs more"),
+    Bound("upstream_head", "bytes", 64 * KIB, 4 * KIB, 1024 * KIB, "One response head.", "curl 300 KiB in all"),
+    Bound("upstream_pool", "count", 32, 0, 4096, "Idle upstream connections kept for pages.", "nginx keepalive 32"),
+    Bound("upstream_pool_idle", "seconds", 20, 1, 3600, "How long one is kept idle.", "Node closes after 5 s; nginx 60 s"),
+    Bound("early_bytes", "bytes", 64 * KIB, 0, MIB, "Bytes a client sends before the 101.", "one read"),
+    Bound("buffer", "bytes", 256 * KIB, 16 * KIB, 16 * MIB, "Unread by one side before the other waits.", "nginx 8 KiB"),
+    Bound("max_message", "bytes", 16 * MIB, 125, 1024 * MIB, "One message (and one frame).", "uvicorn 16 MiB", "policy"),
+    Bound("fragments", "count", 131_072, 1, 16_777_216, "Fragments of one message.", "Autobahn sends 65,536"),
+    Bound("frame_rate", "count", 1000, 10, 1_000_000, "Empty or control frames a second.", "far above any ping"),
+    Bound("ping", "seconds", 25, 0.1, 3600, "Silence of one side before we ping it.", "websockets 20 s; socket.io 25 s"),
+    Bound("idle", "seconds", 60, 0.2, 86400, "Silence of one side before the socket is closed.", "nginx 60 s"),
+    Bound("close_deadline", "seconds", 1, 0.1, 60, "Waiting for a frame boundary for a Close of ours.", "one frame"),
+    Bound("close_handshake", "seconds", 10, 0.1, 120, "From the first Close frame to the end.", "websockets 10 s"),
+    Bound("preauth", "count", 4096, 16, 1_000_000, "Connections not admitted yet, a process.", "somaxconn 4096"),
+    Bound("preauth_address", "count", 1000, 1, 1_000_000, "Connections not admitted yet, an address.", "a NAT's worth"),
+    Bound("open_address", "count", 2000, 1, 1_000_000, "Open sockets, an address.", "a NAT's worth"),
+    Bound("attempts_address", "count", 6000, 1, 100_000_000, "Attempts a minute, an address.", "100 a second"),
+    Bound("addresses", "count", 100_000, 100, 10_000_000, "Addresses remembered by the caps.", "about 20 MB"),
+    Bound("hints", "count", 1024, 16, 100_000, "Different log hints remembered a minute.", "one table"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The bounds in force. Field names are the keys of `BOUNDS`; sizes are bytes, times are seconds."""
+
+    head: int = 16 * KIB
+    fields: int = 100
+    subprotocols: int = 32
+    subprotocol_bytes: int = 8 * KIB
+    tls_handshake: float = 10
+    head_timeout: float = 10
+    keep_alive: float = 75
+    body_timeout: float = 60
+    upstream_connect: float = 5
+    upstream_response: float = 60
+    upstream_upgrade: float = 10
+    upstream_idle: float = 600
+    upstream_head: int = 64 * KIB
+    upstream_pool: int = 32
+    upstream_pool_idle: float = 20
+    early_bytes: int = 64 * KIB
+    buffer: int = 256 * KIB
+    fragments: int = 131_072
+    frame_rate: int = 1000
+    ping: float = 25
+    idle: float = 60
+    close_deadline: float = 1
+    close_handshake: float = 10
+    preauth: int = 4096
+    preauth_address: int = 1000
+    open_address: int = 2000
+    attempts_address: int = 6000
+    addresses: int = 100_000
+    hints: int = 1024
+
+    def __post_init__(self) -> None:
+        """Refuse a value outside its range. Raises ValueError that names key, value and range."""
+        for bound in BOUNDS:
+            if bound.table != "limits":
+                continue
+            value = getattr(self, bound.key)
+            if not bound.minimum <= value <= bound.maximum:
+                raise ValueError(f"{bound.key}: {value} is not between {bound.minimum} and {bound.maximum} {bound.unit}")
+
+
+DEFAULTS = Limits()
+MAX_MESSAGE = 16 * MIB
+
+
+def _check_table() -> None:
+    by_key: dict[str, Any] = {field.name: field.default for field in fields(Limits)}
+    assert by_key == {b.key: b.default for b in BOUNDS if b.table == "limits"}, "BOUNDS and Limits must tell the same"
+
+
+_check_table()

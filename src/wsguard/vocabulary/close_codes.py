@@ -1,0 +1,32 @@
+"""The WebSocket close codes that wsguard sends (RFC 6455 §7.4, IANA registry), and which codes may stand on the wire."""
+
+from __future__ import annotations
+
+GOING_AWAY = 1001
+PROTOCOL_ERROR = 1002
+NO_STATUS = 1005
+ABNORMAL = 1006
+INVALID_DATA = 1007
+POLICY_VIOLATION = 1008
+MESSAGE_TOO_BIG = 1009
+INTERNAL_ERROR = 1011
+BAD_GATEWAY = 1014
+
+MEANINGS: dict[int, str] = {
+    GOING_AWAY: "going away: shutdown, or one side was silent for too long",
+    PROTOCOL_ERROR: "a frame broke the rules of RFC 6455",
+    INVALID_DATA: "the reason of a Close frame was not UTF-8",
+    POLICY_VIOLATION: "too many fragments, or too many empty or control frames",
+    MESSAGE_TOO_BIG: "a message larger than max_message",
+    INTERNAL_ERROR: "a fault of wsguard's own",
+    BAD_GATEWAY: "the upstream broke its connection or the protocol",
+}
+
+# Registered with IANA and allowed in a Close frame; 1004 to 1006 and 1015 are never sent (RFC 6455 §7.4.1).
+_REGISTERED = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014})
+_FIRST_FREE, _LAST_FREE = 3000, 4999
+
+
+def may_be_sent(code: int) -> bool:
+    """Tell whether *code* may stand in a Close frame: registered, or 3000 to 4999."""
+    return code in _REGISTERED or _FIRST_FREE <= code <= _LAST_FREE

@@ -1,0 +1,24 @@
+"""Who opened a socket, once an authenticator has said so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """
+    One authenticated subject.
+
+    *method* is how it was shown (``bearer``, ``api_key`` …), *credential_id* names the credential without being it,
+    *sid* the login session (OIDC), *expires_at* Unix seconds or None where the credential has no end.
+    """
+
+    subject: str
+    issuer: str
+    method: str
+    scopes: frozenset[str] = frozenset()
+    groups: frozenset[str] = frozenset()
+    credential_id: str | None = None
+    sid: str | None = None
+    expires_at: float | None = None

@@ -1,0 +1,264 @@
+"""
+WebSocket frames on the *scan* path (RFC 6455 §5): every header is checked, no payload is touched, raw bytes go on.
+
+A `FrameScanner` follows one direction. It is fed what was read and tells how many bytes are fit to go on. An incomplete
+header, and a control frame until it is whole, are held back (at most `LONGEST_HELD` bytes), so that whatever has gone on
+ends either inside a payload or at a **boundary**: the only place where frames of ours may go out.
+UTF-8 of text messages is the receiving end's to judge on this path.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wsguard.vocabulary import close_codes, reasons
+from wsguard.vocabulary.errors import FrameViolation
+
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
+_FIN, _RSV1, _RSV, _OPCODE, _MASK, _LENGTH = 0x80, 0x40, 0x70, 0x0F, 0x80, 0x7F
+_LENGTH_16, _LENGTH_64 = 126, 127
+MAX_CONTROL_PAYLOAD = 125
+LONGEST_HELD = 2 + 4 + MAX_CONTROL_PAYLOAD
+
+
+@dataclass(frozen=True, slots=True)
+class ControlFrame:
+    """A whole control frame, at [start, end) of the data that was scanned; *payload* unmasked."""
+
+    opcode: int
+    payload: bytes
+    start: int
+    end: int
+
+
+class FrameScanner:
+    """
+    Checks one direction's frames.
+
+    *masked* tells whether frames of this direction must be masked (a client's) or must not (a server's);
+    *max_message* bounds a message's payload in bytes, *max_fragments* its frames; *deflate* lets RSV1 stand on the first
+    frame of a data message (RFC 7692 §6).
+    """
+
+    __slots__ = (
+        "_deflate",
+        "_fragments",
+        "_mask_bit",
+        "_max_fragments",
+        "_max_message",
+        "_message_size",
+        "closed",
+        "controls",
+        "first_boundary",
+        "fragmented",
+        "held",
+        "messages",
+        "remaining",
+        "small_frames",
+    )
+
+    def __init__(self, *, masked: bool, max_message: int, max_fragments: int, deflate: bool = False) -> None:
+        self._mask_bit = _MASK if masked else 0
+        self._max_message = max_message
+        self._max_fragments = max_fragments
+        self._deflate = deflate
+        self._message_size = 0
+        self._fragments = 0
+        self.remaining = 0
+        self.fragmented = False
+        self.held = b""
+        self.closed = False
+        self.messages = 0
+        self.small_frames = 0
+        self.controls: list[ControlFrame] = []
+        self.first_boundary: int | None = None
+
+    @property
+    def at_boundary(self) -> bool:
+        """Tell whether what has gone on so far ends between two frames."""
+        return self.remaining == 0
+
+    @property
+    def at_rest(self) -> bool:
+        """Tell whether the next byte begins a new message and nothing is held: the relay's fast path may look."""
+        return self.remaining == 0 and not self.fragmented and not self.held and not self.closed
+
+    def scan(self, data: bytes | memoryview) -> int:
+        """
+        Check *data*, which begins with what the last call held; return how many bytes of it may go on.
+
+        Afterwards `controls` lists the control frames among them, `first_boundary` is the first index at which a frame
+        of ours may stand (None if there is none), and `held` keeps the rest. A Close ends the stream: what follows it
+        is neither checked nor held. Raises FrameViolation; its position tells what may still go on.
+        """
+        self.controls = []
+        self.held = b""
+        size = len(data)
+        if self.remaining:
+            if size < self.remaining:
+                self.remaining -= size
+                self.first_boundary = None
+                return size
+            position = self.remaining
+            self.remaining = 0
+        else:
+            position = 0
+        self.first_boundary = position
+        while position < size:
+            end = self._frame(data, position, size)
+            if end is None:
+                self.held = bytes(data[position:])
+                break
+            position = end
+            if self.closed:
+                break
+        return position
+
+    def _frame(self, data: bytes | memoryview, position: int, size: int) -> int | None:
+        # Returns where what may go on of this frame ends, or None to hold it back. A header that is not whole is
+        # judged as far as it is there: a bad first byte is refused at once.
+        first = data[position]
+        opcode = first & _OPCODE
+        if opcode & 0x8:
+            return self._control(data, position, size)
+        self._check_first_byte(first, opcode, position)
+        if size - position < 2:  # noqa: PLR2004 - the two bytes that every header has
+            return None
+        second = data[position + 1]
+        if second & _MASK != self._mask_bit:
+            raise FrameViolation(close_codes.PROTOCOL_ERROR, reasons.FRAMES_MASK, position)
+        length = second & _LENGTH
+        header = 6 if self._mask_bit else 2
+        if length >= _LENGTH_16:
+            header += 2 if length == _LENGTH_16 else 8
+            extended = self._extended_length(data, position, size, length)
+            if extended is None:
+                return None
+            length = extended
+        self._check_bounds(length, position)
+        if size - position < header:
+            return None
+        self._account(length, first)
+        end = position + header + length
+        if end > size:
+            self.remaining = end - size
+            return size
+        return end
+
+    def _check_first_byte(self, first: int, opcode: int, position: int) -> None:
+        if first & _RSV and (first & _RSV != _RSV1 or not self._deflate or opcode == CONTINUATION):
+            raise FrameViolation(close_codes.PROTOCOL_ERROR, reasons.FRAMES_RESERVED, position)
+        if opcode > BINARY:
+            raise FrameViolation(close_codes.PROTOCOL_ERROR, reasons.FRAMES_OPCODE, position)
+        if (opcode == CONTINUATION) != self.fragmented:
+            raise FrameViolation(close_codes.PROTOCOL_ERROR, reasons.FRAMES_SEQUENCE, position)
+
+    def _extended_length(self, data: bytes | memoryview, position: int, size: int, form: int) -> int | None:
+        if form == _LENGTH_16:
+            if size - position < 4:  # noqa: PLR2004
+                return None
+            length = data[position + 2] << 8 | data[position + 3]
+            if length < _LENGTH_16:
+                raise FrameViolation(close_codes.PROTOCOL_ERROR, reasons.FRAMES_LENGTH, position)
+            return length
+        if size - position > 2 and data[position + 2] & 0x80:  # noqa: PLR2004 - the top bit, as soon as it is there
+            raise FrameViolation(close_codes.PROTOCOL_ERROR, reasons.FRAMES_LENGTH, position)
+        if size - position < 10:  # noqa: PLR2004
+            return None
+        length = int.from_bytes(data[position + 2 : position + 10], "big")
+        if length <= 0xFFFF:  # noqa: PLR2004
+            raise FrameViolation(close_codes.PROTOCOL_ERROR, reasons.FRAMES_LENGTH, position)
+        return length
+
+    def _check_bounds(self, length: int, position: int) -> None:
+        if self._message_size + length > self._max_message:
+            raise FrameViolation(close_codes.MESSAGE_TOO_BIG, reasons.FRAMES_TOO_LARGE, position)
+        if self._fragments >= self._max_fragments:
+            raise FrameViolation(close_codes.POLICY_VIOLATION, reasons.FRAMES_FRAGMENTS, position)
+
+    def _account(self, length: int, first: int) -> None:
+        if length == 0:
+            self.small_frames += 1
+        if first & _FIN:
+            self.messages += 1
+            self.fragmented = False
+            self._message_size = 0
+            self._fragments = 0
+        else:
+            self.fragmented = True
+            self._message_size += length
+            self._fragments += 1
+
+    def _control(self, data: bytes | memoryview, position: int, size: int) -> int | None:
+        first = data[position]
+        opcode = first & _OPCODE
+        if first & _RSV:
+            raise FrameViolation(close_codes.PROTOCOL_ERROR, reasons.FRAMES_RESERVED, position)
+        if opcode > PONG:
+            raise FrameViolation(close_codes.PROTOCOL_ERROR, reasons.FRAMES_OPCODE, position)
+        if not first & _FIN:
+            raise FrameViolation(close_codes.PROTOCOL_ERROR, reasons.FRAMES_CONTROL, position)
+        if size - position < 2:  # noqa: PLR2004
+            return None
+        second = data[position + 1]
+        if second & _MASK != self._mask_bit:
+            raise FrameViolation(close_codes.PROTOCOL_ERROR, reasons.FRAMES_MASK, position)
+        length = second & _LENGTH
+        if length > MAX_CONTROL_PAYLOAD:
+            raise FrameViolation(close_codes.PROTOCOL_ERROR, reasons.FRAMES_CONTROL, position)
+        start = position + (6 if self._mask_bit else 2)
+        end = start + length
+        if end > size:
+            return None
+        payload = bytes(data[start:end])
+        if self._mask_bit:
+            payload = apply_mask(payload, bytes(data[start - 4 : start]))
+        if opcode == CLOSE:
+            check_close_payload(payload, position)
+            self.closed = True
+        self.small_frames += 1
+        self.controls.append(ControlFrame(opcode, payload, position, end))
+        return end
+
+
+def check_close_payload(payload: bytes, position: int = 0) -> None:
+    """Refuse a Close of one byte, with a code that must not be sent, or a reason that is not UTF-8 (§5.5.1, §7.4)."""
+    if not payload:
+        return
+    if len(payload) == 1 or not close_codes.may_be_sent(int.from_bytes(payload[:2], "big")):
+        raise FrameViolation(close_codes.PROTOCOL_ERROR, reasons.FRAMES_CLOSE, position)
+    try:
+        payload[2:].decode("utf-8")
+    except UnicodeDecodeError:
+        raise FrameViolation(close_codes.INVALID_DATA, reasons.FRAMES_UTF8, position) from None
+
+
+def close_code_of(payload: bytes) -> int:
+    """Return the code of a checked Close payload; 1005 where it has none (RFC 6455 §7.1.5)."""
+    return int.from_bytes(payload[:2], "big") if payload else close_codes.NO_STATUS
+
+
+def control_frame(opcode: int, payload: bytes, mask: bytes | None = None) -> bytes:
+    """
+    Write a control frame of ours; masked with the four bytes of *mask* toward a server (§5.3).
+
+    Raises ValueError for a payload over 125 bytes or a mask that is not 4 bytes.
+    """
+    if len(payload) > MAX_CONTROL_PAYLOAD:
+        raise ValueError("a control frame holds at most 125 bytes")
+    if mask is None:
+        return bytes((_FIN | opcode, len(payload))) + payload
+    if len(mask) != 4:  # noqa: PLR2004
+        raise ValueError("a mask is 4 bytes")
+    return bytes((_FIN | opcode, _MASK | len(payload))) + mask + apply_mask(payload, mask)
+
+
+def close_payload(code: int, reason: str = "") -> bytes:
+    """Write a Close payload; the reason is cut to 123 bytes at a character's end."""
+    text = reason.encode("utf-8")[: MAX_CONTROL_PAYLOAD - 2].decode("utf-8", "ignore")
+    return code.to_bytes(2, "big") + text.encode("utf-8")
+
+
+def apply_mask(payload: bytes, mask: bytes) -> bytes:
+    """Mask or unmask a short payload (§5.3)."""
+    return bytes(byte ^ mask[index & 3] for index, byte in enumerate(payload))
