@@ -78,6 +78,9 @@ class GatewayProcess:
             self.process.send_signal(signal.SIGTERM)
         code = self.process.wait(DEADLINE)
         self._reader.join(DEADLINE)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        self._errors.close()
         return code
 
     def stderr(self) -> str:

@@ -25,13 +25,19 @@ def show(*, as_json: Annotated[bool, Parameter(name="--json", negative="")] = Fa
         Print JSON for machines.
     """
     try:
-        from wsguard.dev_ca.authority import DevelopmentAuthority, trust_instructions  # noqa: PLC0415
+        from wsguard.dev_ca.authority import DevelopmentAuthority, trust_instructions
     except ImportError as error:
-        raise ConfigurationError("wsguard dev-ca", f"{error.name} not installed", "pip install 'wsguard[gateway]'") from None
+        raise ConfigurationError(
+            "wsguard dev-ca", f"{error.name} not installed", "pip install 'wsguard[gateway]'"
+        ) from None
     authority = DevelopmentAuthority.open()
     until = authority.certificate.not_valid_after_utc
     if as_json:
-        facts = {"fingerprint": authority.fingerprint, "path": str(authority.certificate_path), "until": until.isoformat()}
+        facts = {
+            "fingerprint": authority.fingerprint,
+            "path": str(authority.certificate_path),
+            "until": until.isoformat(),
+        }
         print(json.dumps(facts))
         return 0
     print(f"path         {authority.certificate_path}\nfingerprint  SHA-256 {authority.fingerprint}")

@@ -90,8 +90,8 @@ def gateway(
         "tls_engine": tls_engine,
     }
     try:
-        from wsguard.config import assemble_gateway, read_config, render_toml  # noqa: PLC0415 - the extra may be absent
-        from wsguard.gateway.lifecycle import run_gateway  # noqa: PLC0415
+        from wsguard.config import assemble_gateway, read_config, render_toml
+        from wsguard.gateway.lifecycle import run_gateway
     except ImportError as error:
         raise ConfigurationError(
             "wsguard gateway", f"{error.name} not installed", "pip install 'wsguard[gateway]'"

@@ -109,7 +109,11 @@ def _listen(entries: list[str] | None) -> tuple[ListenAddress, ...]:
 def _listen_entry(entry: str) -> tuple[ListenAddress, ...]:
     expected = "HOST:PORT with an address, like 0.0.0.0:443 or [::]:443"
     if entry.startswith(("plain:", "unix:")):
-        raise ConfigurationError("listen", repr(entry), f"{expected}; a listener without TLS needs a trusted proxy, which this version has not")
+        raise ConfigurationError(
+            "listen",
+            repr(entry),
+            f"{expected}; a listener without TLS needs a trusted proxy, which this version has not",
+        )
     host, _, port = entry.rpartition(":")
     if not port.isdigit() or int(port) > 65535 or not host:  # noqa: PLR2004
         raise ConfigurationError("listen", repr(entry), expected)
@@ -127,7 +131,9 @@ def _listen_entry(entry: str) -> tuple[ListenAddress, ...]:
 
 def _upstream(config: GatewayConfig) -> UpstreamAddress:
     if config.upstream is None:
-        raise ConfigurationError("upstream", "nothing", f"{flag_of('upstream')} http://127.0.0.1:8888, the app to protect")
+        raise ConfigurationError(
+            "upstream", "nothing", f"{flag_of('upstream')} http://127.0.0.1:8888, the app to protect"
+        )
     return UpstreamAddress.parse(config.upstream)
 
 
@@ -308,7 +314,9 @@ def _rewrite(key: str, written: str) -> str:
 def _notices(config: GatewayConfig) -> list[str]:
     keys: list[PolicyKeys] = [config, *(config.route or ())]
     return [
-        f"{word} = true: {meaning}" for word, meaning in _INSECURE_WORDS.items() if any(getattr(key, word) for key in keys)
+        f"{word} = true: {meaning}"
+        for word, meaning in _INSECURE_WORDS.items()
+        if any(getattr(key, word) for key in keys)
     ]
 
 

@@ -97,7 +97,9 @@ def read_config(path: Path | None, flags: Mapping[str, Any]) -> GatewayConfig:
     if path is not None:
         _resolve_paths(values, path.parent)
     for key, value in flags.items():
-        field = _convert_value(value, _field_types(GatewayConfig)[key], f"--{_FLAG_NAMES.get(key, key.replace('_', '-'))}", errors)
+        field = _convert_value(
+            value, _field_types(GatewayConfig)[key], f"--{_FLAG_NAMES.get(key, key.replace('_', '-'))}", errors
+        )
         values[key] = field
     if errors:
         raise ConfigurationErrors(errors)
@@ -118,7 +120,12 @@ def schema() -> dict[str, Any]:
     (_,), limits = msgspec.json.schema_components([LimitKeys], ref_template="#/$defs/{name}")
     components.update(limits)
     components["GatewayConfig"]["properties"]["limits"] = {"$ref": "#/$defs/LimitKeys"}
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "wsguard", **document, "$defs": components}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "wsguard",
+        **document,
+        "$defs": components,
+    }
 
 
 def render_toml(config: GatewayConfig, schema_path: str) -> str:
@@ -161,7 +168,9 @@ def _field_types(struct: Any) -> dict[str, Any]:
     return {field.name: field.type for field in msgspec.structs.fields(struct)}
 
 
-def _convert_table(table: Mapping[str, Any], struct: Any, prefix: str, errors: list[ConfigurationError]) -> dict[str, Any]:
+def _convert_table(
+    table: Mapping[str, Any], struct: Any, prefix: str, errors: list[ConfigurationError]
+) -> dict[str, Any]:
     # msgspec stops at the first error, and a person wants to know them all: convert value by value.
     types = _field_types(struct)
     values: dict[str, Any] = {}

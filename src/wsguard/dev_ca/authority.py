@@ -79,10 +79,14 @@ class DevelopmentAuthority:
                 return _load(folder) or _create(folder)
         except OSError as error:
             found = f"{error.filename or folder} ({error.strerror})"
-            raise ConfigurationError("development CA", found, "a folder that can be written, or --cert and --key") from None
+            raise ConfigurationError(
+                "development CA", found, "a folder that can be written, or --cert and --key"
+            ) from None
         except ValueError:
             raise ConfigurationError(
-                "development CA", f"{folder / _CERTIFICATE} and {_KEY}", "its own PEM files; remove the folder to make new ones"
+                "development CA",
+                f"{folder / _CERTIFICATE} and {_KEY}",
+                "its own PEM files; remove the folder to make new ones",
             ) from None
 
     @property

@@ -33,7 +33,9 @@ HOP_BY_HOP = frozenset(
     }
 )
 # What Connection may not name: an app's own check must see what we saw (B-PROXY-07).
-_NEVER_STRIPPED = frozenset({b"host", b"origin", b"referer", b"cookie", b"authorization", b"content-length", b"content-type"})
+_NEVER_STRIPPED = frozenset(
+    {b"host", b"origin", b"referer", b"cookie", b"authorization", b"content-length", b"content-type"}
+)
 _MANAGED = frozenset({b"x-forwarded", b"forwarded", b"x-real-ip", b"x-client-ip", b"true-client-ip"})
 _MANAGED_PREFIXES = (b"x-forwarded-", b"x-wsguard-")
 _FOLDED = bytes.maketrans(b"_.", b"--")

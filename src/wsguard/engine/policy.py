@@ -110,7 +110,7 @@ async def decide(
     Returns Accept or Refuse and raises nothing: an exception in a port or a check is a refusal (503). *checks* is
     ORDER unless a test puts another one in.
     """
-    from wsguard.engine.checks import ORDER  # noqa: PLC0415 - the checks need Context, which stands here
+    from wsguard.engine.checks import ORDER
 
     context = Context(table, limits, table.routes[0].policy)
     context.route = table.find(handshake.raw_path)

@@ -33,7 +33,9 @@ class Route:
         if not _PATH.fullmatch(self.path) or "*" in stem or "?" in stem or "#" in stem:
             raise RouteSyntaxError("a path is exact (/login) or ends in /*, and holds no query")
         if decoded_path(stem.encode()) != stem.encode():
-            raise RouteSyntaxError(f"write it decoded and without dot-segments: {decoded_path(stem.encode()).decode('latin-1')}")
+            raise RouteSyntaxError(
+                f"write it decoded and without dot-segments: {decoded_path(stem.encode()).decode('latin-1')}"
+            )
 
     def matches(self, path: bytes) -> bool:
         """Tell whether *path* is this one or, with ``/*``, stands at or below it by whole segments."""

@@ -16,11 +16,18 @@ if TYPE_CHECKING:
     from wsguard.vocabulary.handshake import Handshake
     from wsguard.wire.response_head import ResponseHead
 
-_UPGRADE_OWN = frozenset({b"sec-websocket-accept", b"sec-websocket-protocol", b"sec-websocket-extensions", b"sec-websocket-version"})
+_UPGRADE_OWN = frozenset(
+    {b"sec-websocket-accept", b"sec-websocket-protocol", b"sec-websocket-extensions", b"sec-websocket-version"}
+)
 
 
 def refusal(
-    status: int, request_id: str, *, host: bytes | None, headers: tuple[tuple[str, str], ...] = (), head_only: bool = False
+    status: int,
+    request_id: str,
+    *,
+    host: bytes | None,
+    headers: tuple[tuple[str, str], ...] = (),
+    head_only: bool = False,
 ) -> bytes:
     """Write a whole refusal: status, fixed short text, request id, and the connection's end. Never the reason."""
     text = f"{status} {_phrase(status)}\nrequest id: {request_id}\n".encode()

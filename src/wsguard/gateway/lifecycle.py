@@ -188,7 +188,7 @@ def _on_loop_exception(loop: asyncio.AbstractEventLoop, context: dict[str, Any])
         return
     print(f"wsguard: {context.get('message')}: {exception!r}", file=sys.stderr)  # noqa: T201 - faults go to stderr
     if isinstance(exception, BaseException):
-        import traceback  # noqa: PLC0415 - only a fault of ours needs it
+        import traceback
 
         traceback.print_exception(exception)
     del loop

@@ -3,7 +3,7 @@ The relay: frames of one socket flow between client and upstream, on the *scan* 
 
 Every frame header is checked, payloads are forwarded as the bytes they came in (the gateway is a client to the upstream,
 so the client's masking is legal there too), one write a read. The common case, one whole small frame a read, takes the
-fast path at the top of `RelayEnd.buffer_updated`; all else goes through the scanner.
+fast path at the top of `RelayEnd.buffer_updated`: one comparison checks its whole header. All else goes through the scanner.
 
 Frames of ours (ping, close) go out only at a boundary of the stream they join. After a Close of ours nothing more is
 forwarded in that direction. Two ends, client and upstream, are told apart only by masking and by what a violation of
@@ -30,9 +30,12 @@ if TYPE_CHECKING:
     from wsguard.gateway.transports import TransportEngine
     from wsguard.vocabulary.bounds import Limits
 
-_SHORT_FRAMES = (0x82, 0x81)  # FIN with binary, FIN with text: what the fast path looks at
-_LARGEST_16_BIT = 0xFFFF
 _PING_BYTES = 8
+
+# The fast path's tables: what a read of n bytes begins with when it is one whole frame, for either direction.
+FAST_BYTES = 4096
+_CLIENT_PREFIXES = tuple(frames.whole_frame_prefixes(size, masked=True) for size in range(FAST_BYTES + 1))
+_SERVER_PREFIXES = tuple(frames.whole_frame_prefixes(size, masked=False) for size in range(FAST_BYTES + 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +58,12 @@ class RelayEnd(asyncio.BufferedProtocol):
     __slots__ = (
         "_buffer",
         "_fast",
-        "_mask_bit",
-        "_medium_header",
         "_pending",
+        "_prefixes",
         "_relay",
-        "_small_header",
         "_view",
+        "_views",
+        "_whole_frames",
         "_write",
         "broken",
         "name",
@@ -79,7 +82,9 @@ class RelayEnd(asyncio.BufferedProtocol):
         "waiting",
     )
 
-    def __init__(self, relay: Relay, name: str, transport: asyncio.Transport, scanner: FrameScanner, *, masked: bool) -> None:
+    def __init__(
+        self, relay: Relay, name: str, transport: asyncio.Transport, scanner: FrameScanner, *, masked: bool
+    ) -> None:
         self._relay = relay
         self.name = name
         self.transport = transport
@@ -88,9 +93,9 @@ class RelayEnd(asyncio.BufferedProtocol):
         self._buffer = relay.buffer.data
         self._view = relay.buffer.view
         self._write: Callable[[memoryview], None]
-        self._mask_bit = 0x80 if masked else 0
-        self._small_header = 6 if masked else 2
-        self._medium_header = 8 if masked else 4
+        self._views = relay.buffer.views
+        self._prefixes = _CLIENT_PREFIXES if masked else _SERVER_PREFIXES
+        self._whole_frames = 0
         self._fast = False
         self._pending: list[bytes] = []
         self.received = 0
@@ -121,30 +126,24 @@ class RelayEnd(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Check what was read and send it on."""
         self.received += nbytes
-        if self._fast:
-            buffer = self._buffer
-            if buffer[0] in _SHORT_FRAMES:
-                length = buffer[1] ^ self._mask_bit
-                if 0 < length < 126:  # noqa: PLR2004 - RFC 6455 §5.2: a length that fits in seven bits
-                    whole = length + self._small_header
-                elif length == 126 and nbytes > 4 and buffer[2]:  # noqa: PLR2004 - 256 and more, in sixteen bits
-                    whole = (buffer[2] << 8 | buffer[3]) + self._medium_header
-                else:
-                    whole = 0
-                if whole == nbytes:
-                    self.scanner.messages += 1
-                    self._write(self._view[:nbytes])
-                    return
-        if self.stopped:
+        if self._fast and nbytes <= FAST_BYTES and self._buffer.startswith(self._prefixes[nbytes]):
+            self._whole_frames += 1
+            self._write(self._views[nbytes])
+        elif self.stopped:
             self._listen(self._view[:nbytes])
         else:
-            self._scan(self._view[:nbytes])
+            self._scan(self._buffer, self._view, nbytes)
 
     def feed(self, data: bytes) -> None:
         """Take bytes that were read before the relay began."""
         if data and not self.stopped:
             self.received += len(data)
-            self._scan(memoryview(data))
+            self._scan(data, memoryview(data), len(data))
+
+    @property
+    def messages(self) -> int:
+        """How many messages came whole from this end."""
+        return self.scanner.messages + self._whole_frames
 
     def send_own(self, frame: bytes) -> None:
         """Send a frame of ours to the peer, at the next boundary of the stream that this end sends."""
@@ -196,24 +195,24 @@ class RelayEnd(asyncio.BufferedProtocol):
     def _choose_path(self) -> None:
         # Work the fast path may skip is decided here, whenever something changed, not for every read.
         self._fast = (
-            not self.stopped and not self._pending and self.scanner.at_rest and self._relay.max_message >= _LARGEST_16_BIT
+            not self.stopped and not self._pending and self.scanner.at_rest and self._relay.max_message >= FAST_BYTES
         )
 
-    def _scan(self, view: memoryview) -> None:
+    def _scan(self, data: bytes | bytearray, view: memoryview, size: int) -> None:
         scanner = self.scanner
-        data = memoryview(scanner.held + view) if scanner.held else view
+        if scanner.held:
+            data = scanner.held + bytes(view[:size])
+            view, size = memoryview(data), len(data)
         try:
-            end = scanner.scan(data)
+            end = scanner.scan(data, size)
         except FrameViolation as violation:
-            self._forward(data, violation.position)
+            self._forward(view, violation.position)
             self._relay.violated(self, violation)
             return
         if scanner.controls or self._pending:
-            self._forward(data, end)
-        elif end == len(view) and data is view:
-            self._write(view)
+            self._forward(view, end)
         elif end:
-            self._write(data[:end])
+            self._write(view[:end])
         if scanner.small_frames:
             self._count_small_frames()
         self._choose_path()
@@ -251,7 +250,8 @@ class RelayEnd(asyncio.BufferedProtocol):
             return
         scanner = self.scanner
         try:
-            scanner.scan(memoryview(scanner.held + view) if scanner.held else view)
+            data = scanner.held + bytes(view)
+            scanner.scan(data, len(data))
         except FrameViolation:
             self.broken = True
             return
@@ -273,9 +273,7 @@ class RelayEnd(asyncio.BufferedProtocol):
             self.owes_pong = False
         else:
             self.said_close = True
-            self._relay.note_end(
-                frames.close_code_of(control.payload), self.name, control.payload[2:].decode("utf-8")
-            )
+            self._relay.note_end(frames.close_code_of(control.payload), self.name, control.payload[2:].decode("utf-8"))
 
     def _count_small_frames(self) -> None:
         now = self._relay.now()
@@ -481,8 +479,8 @@ class Relay:
                 reason=reason,
                 bytes_from_client=self.client.received,
                 bytes_from_upstream=self.upstream.received,
-                messages_from_client=self.client.scanner.messages,
-                messages_from_upstream=self.upstream.scanner.messages,
+                messages_from_client=self.client.messages,
+                messages_from_upstream=self.upstream.messages,
                 bound=self._bound,
             )
         )
@@ -522,4 +520,3 @@ class Heartbeat:
         self._timer = None
         if self._relays:
             self._schedule()
-

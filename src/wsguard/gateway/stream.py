@@ -15,16 +15,19 @@ if TYPE_CHECKING:
     from wsguard.vocabulary.bounds import Limits
 
 READ_BYTES = 256 * 1024
+_SMALL_READS = 4096
 
 
 class ReadBuffer:
     """The one buffer that every connection of a loop is read into: what is read is used or copied before the next read."""
 
-    __slots__ = ("data", "view")
+    __slots__ = ("data", "view", "views")
 
     def __init__(self, size: int = READ_BYTES) -> None:
         self.data = bytearray(size)
         self.view = memoryview(self.data)
+        # Slices made once: making one for each small read costs more than checking the frame in it.
+        self.views = [self.view[:length] for length in range(_SMALL_READS + 1)]
 
 
 class StreamEnded(ConnectionError):

@@ -59,10 +59,12 @@ class FastTransports:
 
     def __init__(self) -> None:
         try:
-            import aiofastnet  # noqa: PLC0415 - only this engine needs it
+            import aiofastnet
         except ImportError:
             raise ConfigurationError(
-                "tls_engine", "aiofastnet, which is not installed", "pip install 'wsguard[gateway]', or --tls-engine stdlib"
+                "tls_engine",
+                "aiofastnet, which is not installed",
+                "pip install 'wsguard[gateway]', or --tls-engine stdlib",
             ) from None
         self._aiofastnet: Any = aiofastnet
 
@@ -75,7 +77,7 @@ class FastTransports:
     def new_event_loop(self) -> asyncio.AbstractEventLoop:
         """Return a uvloop, or asyncio's own loop where there is none."""
         try:
-            import uvloop  # noqa: PLC0415 - there is none on Windows
+            import uvloop
         except ImportError:
             return asyncio.new_event_loop()
         return uvloop.new_event_loop()
@@ -103,8 +105,9 @@ class FastTransports:
         return await self._aiofastnet.create_connection(asyncio.get_running_loop(), factory, sock=sock, **options)
 
     def writer(self, transport: asyncio.Transport) -> Callable[[memoryview], None]:
-        """Hand the view over as it is: aiofastnet copies what it cannot send at once."""
-        return transport.write
+        """Hand the view over as it is: aiofastnet copies what it cannot send at once. No checks: views are all it gets."""
+        write: Callable[[memoryview], None] = getattr(transport, "write_nocheck", transport.write)
+        return write
 
 
 class StandardTransports:

@@ -8,11 +8,12 @@ connection is reused for safe methods only, because the upstream may be closing 
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from wsguard.engine.forwarding import UpstreamName
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from wsguard.wire.response_head import ResponseHead
 
 _PORTS = {"http": 80, "https": 443}
+Destination = tuple[int, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,11 @@ class UpstreamAddress:
         authority = self.host if self.port == _PORTS[self.scheme] else f"{self.host}:{self.port}"
         return UpstreamName(self.scheme, authority)
 
+    @property
+    def is_name(self) -> bool:
+        """Tell whether it must be looked up."""
+        return self.path is None and not Host(self.host).is_ip_literal
+
     def __str__(self) -> str:
         """Write it as the operator does."""
         return f"unix:{self.path}" if self.path else f"{self.scheme}://{self.host}:{self.port}"
@@ -89,6 +96,7 @@ class Upstream:
         self._buffer = buffer
         self._limits = limits
         self._idle: deque[tuple[ByteStream, float]] = deque()
+        self._destinations = _resolve(address)
 
     async def connect(self) -> ByteStream:
         """Open a new connection. Raises UpstreamFailure: unreachable or TLS 502, slow 504."""
@@ -128,17 +136,17 @@ class Upstream:
             self._idle.pop()[0].close()
 
     async def _connected_socket(self) -> socket.socket:
-        loop = asyncio.get_running_loop()
-        if self.address.path is not None:
-            return await _connect(loop, socket.AF_UNIX, self.address.path)
         error: OSError | None = None
-        host = self.address.host.strip("[]")
-        for family, _, _, _, destination in await loop.getaddrinfo(host, self.address.port, type=socket.SOCK_STREAM):
+        for destination in self._destinations:
             try:
-                return await _connect(loop, family, destination)
+                return await _connect(destination)
             except OSError as failure:
                 error = failure
-        raise error or OSError("the name has no address")
+        if self.address.is_name:
+            # The name may mean another machine by now. This alone uses the resolver's thread.
+            loop = asyncio.get_running_loop()
+            self._destinations = await loop.run_in_executor(None, _resolve, self.address)
+        raise error or OSError(f"{self.address.host} has no address")
 
     async def _stream_over(self, sock: socket.socket) -> ByteStream:
         server_hostname = self.address.host.strip("[]") if self._context is not None else None
@@ -166,12 +174,41 @@ async def read_response_head(stream: ByteStream, method: str, limits: Limits) ->
             raise UpstreamFailure(reasons.UPSTREAM_UNREACHABLE, "the connection ended before a response") from None
 
 
-async def _connect(loop: asyncio.AbstractEventLoop, family: int, destination: str | tuple[object, ...]) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    sock.setblocking(False)  # noqa: FBT003 - the standard library's signature
+def _resolve(address: UpstreamAddress) -> list[Destination]:
+    """Look the address up. A process without threads is cheaper a system call, so this is done once, at start."""
+    if address.path is not None:
+        return [(socket.AF_UNIX, address.path)]
     try:
-        await loop.sock_connect(sock, destination)
+        found = socket.getaddrinfo(address.host.strip("[]"), address.port, type=socket.SOCK_STREAM)
+    except OSError:
+        return []
+    return [(family, destination) for family, _, _, _, destination in found]
+
+
+async def _connect(destination: Destination) -> socket.socket:
+    family, address = destination
+    loop = asyncio.get_running_loop()
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)  # noqa: FBT003 - the standard library's signature
+        # Not loop.sock_connect: uvloop asks its resolver threads even for a number.
+        try:
+            sock.connect(address)
+        except BlockingIOError:
+            await _writable(loop, sock)
+            error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if error:
+                raise OSError(error, os.strerror(error)) from None
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+async def _writable(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
+    ready = loop.create_future()
+    loop.add_writer(sock, lambda: ready.done() or ready.set_result(None))
+    try:
+        await ready
+    finally:
+        loop.remove_writer(sock)

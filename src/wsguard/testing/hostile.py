@@ -138,7 +138,9 @@ def _check_row(mount: MountUnderTest, row: Row) -> RowResult:
     reached = mount.reached() - before
     if row.status == 101:  # noqa: PLR2004 - Switching Protocols
         good = answer.status == row.status and reached == 1
-        return RowResult(row, "as written" if good else "failed", answer, f"status {answer.status}, app reached {reached}")
+        return RowResult(
+            row, "as written" if good else "failed", answer, f"status {answer.status}, app reached {reached}"
+        )
     if reached and row.foreign:
         return RowResult(row, "failed", answer, "a foreign origin reached the app")
     hidden = bool(row.facts & mount.hides)

@@ -41,7 +41,9 @@ def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
         context.load_cert_chain(certificate, key, password="")
     except ssl.SSLError as error:
         found = f"{certificate} and {key} ({error.reason or 'no PEM certificate and key'})"
-        raise ConfigurationError("cert, key", found, "a PEM certificate chain and its own private key, unencrypted") from None
+        raise ConfigurationError(
+            "cert, key", found, "a PEM certificate chain and its own private key, unencrypted"
+        ) from None
     return context
 
 

@@ -44,13 +44,21 @@ BOUNDS: tuple[Bound, ...] = (
     Bound("upstream_idle", "seconds", 600, 1, 86400, "A response body without a byte.", "nginx 60 s; SSE needs more"),
     Bound("upstream_head", "bytes", 64 * KIB, 4 * KIB, 1024 * KIB, "One response head.", "curl 300 KiB in all"),
     Bound("upstream_pool", "count", 32, 0, 4096, "Idle upstream connections kept for pages.", "nginx keepalive 32"),
-    Bound("upstream_pool_idle", "seconds", 20, 1, 3600, "How long one is kept idle.", "Node closes after 5 s; nginx 60 s"),
+    Bound(
+        "upstream_pool_idle", "seconds", 20, 1, 3600, "How long one is kept idle.", "Node closes after 5 s; nginx 60 s"
+    ),
     Bound("early_bytes", "bytes", 64 * KIB, 0, MIB, "Bytes a client sends before the 101.", "one read"),
-    Bound("buffer", "bytes", 256 * KIB, 16 * KIB, 16 * MIB, "Unread by one side before the other waits.", "nginx 8 KiB"),
-    Bound("max_message", "bytes", 16 * MIB, 125, 1024 * MIB, "One message (and one frame).", "uvicorn 16 MiB", "policy"),
+    Bound(
+        "buffer", "bytes", 256 * KIB, 16 * KIB, 16 * MIB, "Unread by one side before the other waits.", "nginx 8 KiB"
+    ),
+    Bound(
+        "max_message", "bytes", 16 * MIB, 125, 1024 * MIB, "One message (and one frame).", "uvicorn 16 MiB", "policy"
+    ),
     Bound("fragments", "count", 131_072, 1, 16_777_216, "Fragments of one message.", "Autobahn sends 65,536"),
     Bound("frame_rate", "count", 1000, 10, 1_000_000, "Empty or control frames a second.", "far above any ping"),
-    Bound("ping", "seconds", 25, 0.1, 3600, "Silence of one side before we ping it.", "websockets 20 s; socket.io 25 s"),
+    Bound(
+        "ping", "seconds", 25, 0.1, 3600, "Silence of one side before we ping it.", "websockets 20 s; socket.io 25 s"
+    ),
     Bound("idle", "seconds", 60, 0.2, 86400, "Silence of one side before the socket is closed.", "nginx 60 s"),
     Bound("close_deadline", "seconds", 1, 0.1, 60, "Waiting for a frame boundary for a Close of ours.", "one frame"),
     Bound("close_handshake", "seconds", 10, 0.1, 120, "From the first Close frame to the end.", "websockets 10 s"),
@@ -104,7 +112,9 @@ class Limits:
                 continue
             value = getattr(self, bound.key)
             if not bound.minimum <= value <= bound.maximum:
-                raise ValueError(f"{bound.key}: {value} is not between {bound.minimum} and {bound.maximum} {bound.unit}")
+                raise ValueError(
+                    f"{bound.key}: {value} is not between {bound.minimum} and {bound.maximum} {bound.unit}"
+                )
 
 
 DEFAULTS = Limits()

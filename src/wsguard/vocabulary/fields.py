@@ -8,7 +8,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 
-
 class Fields:
     """
     An immutable, ordered list of (name, value), both raw bytes.

@@ -118,11 +118,13 @@ def is_loopback_host(name: str) -> bool:
 
 def _domain_to_ascii(text: str) -> str:
     # WHATWG domain to ASCII, beStrict false: UTS 46, non-transitional, then Punycode a label.
-    import idna  # noqa: PLC0415 - only a configuration that holds a non-ASCII name needs the tables
+    import idna
 
     try:
         mapped = idna.uts46_remap(text, std3_rules=False, transitional=False)
-        labels = [label if label.isascii() else "xn--" + label.encode("punycode").decode() for label in mapped.split(".")]
+        labels = [
+            label if label.isascii() else "xn--" + label.encode("punycode").decode() for label in mapped.split(".")
+        ]
     except (idna.IDNAError, UnicodeError) as error:
         raise HostSyntaxError(f"not an IDNA name: {error}") from None
     return ".".join(labels)

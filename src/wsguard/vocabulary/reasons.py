@@ -41,7 +41,9 @@ SYNTAX_HTTP_VERSION = _reason("syntax.http_version", 400, "The HTTP version cann
 SYNTAX_HEAD_TOO_LARGE = _reason("syntax.head_too_large", 431, "The head is larger than the bound.")
 SYNTAX_TOO_MANY_FIELDS = _reason("syntax.too_many_fields", 431, "The head has more fields than the bound.")
 SYNTAX_FIELD_NAME = _reason("syntax.field_name", 400, "A field name is no token.")
-SYNTAX_FIELD_VALUE = _reason("syntax.field_value", 400, "A field value holds a control byte, or a judged one is not ASCII.")
+SYNTAX_FIELD_VALUE = _reason(
+    "syntax.field_value", 400, "A field value holds a control byte, or a judged one is not ASCII."
+)
 SYNTAX_REPEATED_FIELD = _reason("syntax.repeated_field", 400, "A field that may stand once stands twice.")
 SYNTAX_HOST = _reason("syntax.host", 400, "There is no Host field.")
 SYNTAX_FRAMING = _reason("syntax.framing", 400, "Content-Length or Transfer-Encoding is not to be trusted.")
@@ -97,10 +99,14 @@ UPSTREAM_UNREACHABLE = _reason("upstream.unreachable", 502, "The upstream refuse
 UPSTREAM_TLS = _reason("upstream.tls", 502, "The upstream's certificate does not verify.")
 UPSTREAM_SLOW = _reason("upstream.slow", 504, "The upstream did not answer in time.")
 UPSTREAM_MALFORMED = _reason("upstream.malformed", 502, "The upstream's answer is no HTTP/1.1 response.")
-UPSTREAM_UNEXPECTED_101 = _reason("upstream.unexpected_101", 502, "The upstream switched protocols though nobody asked.")
+UPSTREAM_UNEXPECTED_101 = _reason(
+    "upstream.unexpected_101", 502, "The upstream switched protocols though nobody asked."
+)
 UPSTREAM_BAD_UPGRADE = _reason("upstream.bad_upgrade", 502, "The 101 does not upgrade to websocket.")
 UPSTREAM_BAD_ACCEPT = _reason("upstream.bad_accept", 502, "Sec-WebSocket-Accept of the 101 is missing or wrong.")
-UPSTREAM_BAD_SUBPROTOCOL = _reason("upstream.bad_subprotocol", 502, "The 101 selects a subprotocol that was not offered.")
+UPSTREAM_BAD_SUBPROTOCOL = _reason(
+    "upstream.bad_subprotocol", 502, "The 101 selects a subprotocol that was not offered."
+)
 UPSTREAM_BAD_EXTENSION = _reason("upstream.bad_extension", 502, "The 101 selects an extension that was not offered.")
 UPSTREAM_BROKEN = _reason("upstream.broken", 1014, "The upstream ended the connection without a Close frame.")
 
@@ -112,7 +118,9 @@ FRAMES_OPCODE = _reason("frames.opcode", 1002, "The opcode is reserved.")
 FRAMES_MASK = _reason("frames.mask", 1002, "A client's frame is unmasked, or a server's is masked.")
 FRAMES_LENGTH = _reason("frames.length", 1002, "The length is not in its shortest form, or its top bit is set.")
 FRAMES_CONTROL = _reason("frames.control", 1002, "A control frame is fragmented or longer than 125 bytes.")
-FRAMES_SEQUENCE = _reason("frames.sequence", 1002, "A continuation without a beginning, or a beginning inside a message.")
+FRAMES_SEQUENCE = _reason(
+    "frames.sequence", 1002, "A continuation without a beginning, or a beginning inside a message."
+)
 FRAMES_CLOSE = _reason("frames.close", 1002, "A Close frame has one byte, or a code that must not be sent.")
 FRAMES_UTF8 = _reason("frames.utf8", 1007, "The reason of a Close frame is not UTF-8.")
 FRAMES_TOO_LARGE = _reason("frames.too_large", 1009, "A message is larger than the bound.")

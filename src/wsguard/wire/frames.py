@@ -17,8 +17,27 @@ from wsguard.vocabulary.errors import FrameViolation
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 _FIN, _RSV1, _RSV, _OPCODE, _MASK, _LENGTH = 0x80, 0x40, 0x70, 0x0F, 0x80, 0x7F
 _LENGTH_16, _LENGTH_64 = 126, 127
+_WHOLE_DATA = (_FIN | BINARY, _FIN | TEXT)
 MAX_CONTROL_PAYLOAD = 125
 LONGEST_HELD = 2 + 4 + MAX_CONTROL_PAYLOAD
+
+
+def whole_frame_prefixes(size: int, *, masked: bool) -> tuple[bytes, ...]:
+    """
+    Return what *size* bytes begin with when they are exactly one whole, unfragmented data frame (§5.2); () if none.
+
+    FIN, opcode, reserved bits, mask bit and shortest length form are fixed by the size alone, so that one comparison
+    checks them all.
+    """
+    mask_bit, short = (_MASK, 6) if masked else (0, 2)
+    length = size - short
+    if 0 < length < _LENGTH_16:
+        form = bytes((mask_bit | length,))
+    elif _LENGTH_16 <= length - 2 <= 0xFFFF:  # noqa: PLR2004
+        form = bytes((mask_bit | _LENGTH_16,)) + (length - 2).to_bytes(2, "big")
+    else:
+        return ()
+    return tuple(bytes((first,)) + form for first in _WHOLE_DATA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +102,9 @@ class FrameScanner:
         """Tell whether the next byte begins a new message and nothing is held: the relay's fast path may look."""
         return self.remaining == 0 and not self.fragmented and not self.held and not self.closed
 
-    def scan(self, data: bytes | memoryview) -> int:
+    def scan(self, data: bytes | bytearray, size: int) -> int:
         """
-        Check *data*, which begins with what the last call held; return how many bytes of it may go on.
+        Check data[:size], which begins with what the last call held; return how many bytes of it may go on.
 
         Afterwards `controls` lists the control frames among them, `first_boundary` is the first index at which a frame
         of ours may stand (None if there is none), and `held` keeps the rest. A Close ends the stream: what follows it
@@ -93,7 +112,6 @@ class FrameScanner:
         """
         self.controls = []
         self.held = b""
-        size = len(data)
         if self.remaining:
             if size < self.remaining:
                 self.remaining -= size
@@ -105,16 +123,44 @@ class FrameScanner:
             position = 0
         self.first_boundary = position
         while position < size:
+            position = self._whole_messages(data, position, size)
+            if position == size:
+                break
             end = self._frame(data, position, size)
             if end is None:
-                self.held = bytes(data[position:])
+                self.held = bytes(data[position:size])
                 break
             position = end
             if self.closed:
                 break
         return position
 
-    def _frame(self, data: bytes | memoryview, position: int, size: int) -> int | None:
+    def _whole_messages(self, data: bytes | bytearray, position: int, size: int) -> int:
+        # Most of what flows: one message, one frame, up to 64 KiB. A loop without a call; `_frame` judges all else.
+        if self.fragmented:
+            return position
+        mask_bit, short = self._mask_bit, 6 if self._mask_bit else 2
+        longest = self._max_message
+        messages = 0
+        while size - position > 4 and data[position] in _WHOLE_DATA:  # noqa: PLR2004 - both lengths' bytes are there
+            length = data[position + 1] ^ mask_bit
+            if length < _LENGTH_16:
+                end = position + short + length
+            elif length == _LENGTH_16:
+                length = data[position + 2] << 8 | data[position + 3]
+                if length < _LENGTH_16:
+                    break
+                end = position + short + 2 + length
+            else:
+                break
+            if not 0 < length <= longest or end > size:
+                break
+            messages += 1
+            position = end
+        self.messages += messages
+        return position
+
+    def _frame(self, data: bytes | bytearray, position: int, size: int) -> int | None:
         # Returns where what may go on of this frame ends, or None to hold it back. A header that is not whole is
         # judged as far as it is there: a bad first byte is refused at once.
         first = data[position]
@@ -153,7 +199,7 @@ class FrameScanner:
         if (opcode == CONTINUATION) != self.fragmented:
             raise FrameViolation(close_codes.PROTOCOL_ERROR, reasons.FRAMES_SEQUENCE, position)
 
-    def _extended_length(self, data: bytes | memoryview, position: int, size: int, form: int) -> int | None:
+    def _extended_length(self, data: bytes | bytearray, position: int, size: int, form: int) -> int | None:
         if form == _LENGTH_16:
             if size - position < 4:  # noqa: PLR2004
                 return None
@@ -189,7 +235,7 @@ class FrameScanner:
             self._message_size += length
             self._fragments += 1
 
-    def _control(self, data: bytes | memoryview, position: int, size: int) -> int | None:
+    def _control(self, data: bytes | bytearray, position: int, size: int) -> int | None:
         first = data[position]
         opcode = first & _OPCODE
         if first & _RSV:

@@ -102,7 +102,9 @@ def accept_for(key: bytes) -> bytes:
     return base64.b64encode(hashlib.sha1(key + _GUID).digest())  # noqa: S324 - the RFC's choice; proves no secret
 
 
-def check_upgrade(head: ResponseHead, key: bytes, subprotocols: Sequence[str], *, deflate_offer: str | None) -> Upgraded:
+def check_upgrade(
+    head: ResponseHead, key: bytes, subprotocols: Sequence[str], *, deflate_offer: str | None
+) -> Upgraded:
     """
     Check a 101 against what was offered upstream. Raises UpstreamFailure; returns what it selected.
 

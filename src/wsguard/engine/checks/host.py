@@ -95,4 +95,3 @@ def _read_entry(entry: str) -> Host | HostPattern:
     except HostSyntaxError as error:
         expected = "a host or host:port, like app.example.com"
         raise ConfigurationError("hosts", repr(entry), f"{expected} ({error})") from None
-

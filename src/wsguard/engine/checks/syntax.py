@@ -38,7 +38,9 @@ _SINGLETONS = (
 _ASCII_ONLY = (b"host", b"origin", b"upgrade", b"connection", b"transfer-encoding", b"content-length")
 
 # RFC 6455 §9.1: extension-list, with quoted-string values that hold tokens. No nested repetition: linear time.
-_PARAMETER = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:[ \t]*=[ \t]*(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+|\"[!#$%&'*+.^_`|~0-9A-Za-z-]*\"))?"
+_PARAMETER = (
+    rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:[ \t]*=[ \t]*(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+|\"[!#$%&'*+.^_`|~0-9A-Za-z-]*\"))?"
+)
 _EXTENSION_PART = re.compile(rb"[ \t]*" + _PARAMETER + rb"[ \t]*")
 
 
