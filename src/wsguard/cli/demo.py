@@ -6,7 +6,7 @@ import asyncio
 import sys
 from typing import Annotated
 
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 
 from wsguard.vocabulary.errors import WSGuardError
 
@@ -18,7 +18,7 @@ SelfTest = Annotated[bool, Parameter(negative="")]
 
 def demo(
     *,
-    port: int | None = None,
+    port: Annotated[int | None, Parameter(validator=validators.Number(gte=1, lte=65534))] = None,
     browser: bool = True,
     headless_check: Annotated[bool, Parameter(negative="")] = False,
     without_guard: SelfTest = False,

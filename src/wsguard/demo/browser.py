@@ -36,6 +36,7 @@ QUIET_FLAGS = (
     "--disable-sync",
     "--disable-quic",
 )
+WINDOW_SIZE = "--window-size=1340,1000"
 STOP_DEADLINE = 5.0
 
 
@@ -66,6 +67,7 @@ async def throw_away_chromium(program: str, spki_sha256_base64: str, url: str) -
             f"--user-data-dir={folder}",
             f"--ignore-certificate-errors-spki-list={spki_sha256_base64}",
             *chromium_flags(),
+            WINDOW_SIZE,
             "--new-window",
             url,
             stdin=asyncio.subprocess.DEVNULL,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
+import signal
 import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, cast
@@ -19,6 +21,7 @@ START_DEADLINE = 20.0
 STOP_DEADLINE = 5.0
 LINE_BYTES = 64 * 1024
 STDERR_KEPT = 4096
+PR_SET_PDEATHSIG = 1
 
 
 @asynccontextmanager
@@ -52,6 +55,7 @@ class Gateway:
             stderr=asyncio.subprocess.PIPE,
             limit=LINE_BYTES,
             start_new_session=True,
+            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
         )
         return cls(process, on_decision)
 
@@ -91,6 +95,11 @@ class Gateway:
         stream = cast("asyncio.StreamReader", self._process.stderr)
         while chunk := await stream.read(STDERR_KEPT):
             self._errors = (self._errors + chunk)[-STDERR_KEPT:]
+
+
+def _end_with_parent() -> None:
+    """Let the kernel end the gateway if the demo is killed and cannot (prctl(2)); runs in the child before exec."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _event(line: bytes) -> Mapping[str, object]:

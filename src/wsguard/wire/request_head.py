@@ -74,8 +74,9 @@ def head_end(data: bytes | bytearray, searched: int, limits: Limits) -> int | No
         raise HeadViolation(reasons.SYNTAX_GRAMMAR, "a line end before the request line")
     start = max(0, searched - len(_END))
     end = data.find(_END, start)
-    bad = _BARE_LINE_END.search(data, start, len(data) - 1 if end < 0 else end)
-    if bad is not None and not (bad.start() == start and start > 0):
+    # A CR at the very end may get its LF with the next read.
+    until = end + len(_END) if end >= 0 else len(data) - data.endswith(b"\r")
+    if _BARE_LINE_END.search(data, start, until):
         raise HeadViolation(reasons.SYNTAX_LINE_ENDING)
     if end >= 0 and end + len(_END) <= limits.head:
         return end + len(_END)
@@ -154,11 +155,11 @@ class _Collector:
 
 
 def _check_raw(data: bytes) -> None:
+    if _BARE_LINE_END.search(data):
+        raise HeadViolation(reasons.SYNTAX_LINE_ENDING)
     line = data[: data.find(b"\r\n")]
     if line.count(b" ") != 2 or b"\t" in line:  # noqa: PLR2004 - method SP target SP version
         raise HeadViolation(reasons.SYNTAX_GRAMMAR, "the request line")
-    if _BARE_LINE_END.search(data):
-        raise HeadViolation(reasons.SYNTAX_LINE_ENDING)
     if _OBS_FOLD.search(data):
         raise HeadViolation(reasons.SYNTAX_GRAMMAR, "a folded field")
     if _CONTROL.search(data):

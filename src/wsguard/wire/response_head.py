@@ -87,7 +87,9 @@ def parse_response_head(data: bytes, request_method: str) -> ResponseHead:
     except httptools.HttpParserUpgrade:
         pass
     except httptools.HttpParserError as error:
-        raise UpstreamFailure(reasons.UPSTREAM_MALFORMED, type(error).__name__) from None
+        # llhttp also stops behind the whole head of a 101 that upgrades nothing: `check_upgrade` judges that.
+        if not collector.complete:
+            raise UpstreamFailure(reasons.UPSTREAM_MALFORMED, type(error).__name__) from None
     version = parser.get_http_version()
     if not collector.complete or version not in ("1.0", "1.1"):
         raise UpstreamFailure(reasons.UPSTREAM_MALFORMED, "no HTTP/1.1 response head")

@@ -13,9 +13,9 @@ from rich.text import Text
 from wsguard.demo.check.browsers import CHECKED_BROWSERS
 from wsguard.demo.check.findings import HIJACKED, REFUSED, Finding
 from wsguard.demo.check.victim import Victim
-from wsguard.demo.errors import DemoError
 from wsguard.demo.places import App, Caller, Case
 from wsguard.demo.running import running_demo
+from wsguard.vocabulary.errors import WSGuardError
 
 if TYPE_CHECKING:
     from playwright.async_api import Playwright
@@ -42,7 +42,7 @@ async def check(places: Places, *, guard: bool = True, signed_in: bool = True) -
         async with running_demo(places, guard=guard) as demo, async_playwright() as playwright:
             for browser in CHECKED_BROWSERS:
                 await _use(browser, playwright, demo, report, signed_in=signed_in)
-    except (DemoError, PlaywrightError) as error:
+    except (WSGuardError, PlaywrightError) as error:
         report.broke_off(str(error))
     return report.verdict()
 

@@ -17,6 +17,7 @@ const TOUR = [
   ["cross-site", "guarded"], ["cross-site", "open"],
   ["sibling", "guarded"], ["sibling", "open"],
 ];
+const WINDOW = { width: 560, height: 740 };
 const PACE_MS = 900; // a person should see what happens
 
 const cards = new Map();
@@ -173,7 +174,8 @@ function host(origin) {
 // --- the tour: one window, all cases --------------------------------------------------------------------------------
 
 function openWindow(url, name) {
-  return window.open(url, `wsguard-${name}`, "popup,width=560,height=720");
+  const left = screen.availLeft + screen.availWidth - WINDOW.width; // at the right edge, so that this page stays in sight
+  return window.open(url, `wsguard-${name}`, `popup,width=${WINDOW.width},height=${WINDOW.height},left=${left},top=60`);
 }
 
 function startTour() {

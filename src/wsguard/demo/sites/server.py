@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from websockets.asyncio.server import serve, unix_serve
 from websockets.exceptions import ConnectionClosed
 
+from wsguard.demo.errors import DemoError
 from wsguard.demo.sites.assets import plain
 
 if TYPE_CHECKING:
@@ -80,7 +81,11 @@ async def serving_tls(
 async def serving_unix(by_host: Mapping[str, Site], path: Path) -> AsyncGenerator[None]:
     """Serve *by_host* on the Unix socket *path*, which no browser can reach."""
     sites = Sites(by_host)
-    async with unix_serve(sites.converse, str(path), process_request=sites.respond, **_options()):
+    try:
+        server = await unix_serve(sites.converse, str(path), process_request=sites.respond, **_options())
+    except OSError as error:
+        raise DemoError(f"cannot listen on {path}: {error} (does TMPDIR name a short path?)") from error
+    async with server:
         yield
 
 

@@ -1,0 +1,43 @@
+"""One door: every end of a live socket goes through Session.close, once."""
+
+from __future__ import annotations
+
+from wsguard.engine.sessions import Session, SessionRegistry
+
+
+def session(name: str) -> Session:
+    return Session(name, "https://app.test", "app.test", "/*", "/ws", "peer", 0.0)
+
+
+def test_close_is_carried_out_once() -> None:
+    """The first code and reason count."""
+    closed: list[tuple[int, str]] = []
+    subject = session("a")
+    subject.bind(lambda code, reason: closed.append((code, reason)))
+    subject.close(1001, "shutdown")
+    subject.close(3000, "late")
+    assert closed == [(1001, "shutdown")]
+    assert subject.closing == (1001, "shutdown")
+
+
+def test_a_close_before_the_relay_is_not_lost() -> None:
+    """A shutdown while the 101 is under way closes the socket as soon as it is there."""
+    closed: list[int] = []
+    subject = session("a")
+    subject.close(1001, "shutdown")
+    subject.bind(lambda code, _: closed.append(code))
+    assert closed == [1001]
+
+
+def test_the_registry_closes_all_and_forgets() -> None:
+    """Closing may remove while one looks."""
+    registry = SessionRegistry()
+    subjects = [session(name) for name in "abc"]
+    for subject in subjects:
+        registry.add(subject)
+        subject.bind(lambda *_, subject=subject: registry.remove(subject))
+    assert len(registry) == 3
+    assert list(registry) == subjects
+    assert registry.close_all(1001, "shutdown") == 3
+    assert len(registry) == 0
+    registry.remove(subjects[0])
