@@ -8,7 +8,10 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from tests.gateway.raw_client import Frame, Reader, frame, read_frame
 from wsguard.wire.response_head import accept_for
+
+CLOSE, PING, PONG = 8, 9, 10
 
 
 @dataclass
@@ -18,6 +21,20 @@ class Received:
     head: bytes
     rest: bytes
     sock: socket.socket = field(repr=False)
+    done: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def reader(self) -> Reader:
+        """Reads what comes behind the head; made once."""
+        if self._reader is None:
+            self._reader = Reader(self.sock, self.rest)
+        return self._reader
+
+    _reader: Reader | None = None
+
+    def frame(self) -> Frame | None:
+        """Read one frame of the client's."""
+        return read_frame(self.reader)
 
     @property
     def request_line(self) -> bytes:
@@ -56,6 +73,29 @@ def answer_anything(received: Received) -> None:
         received.sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
 
 
+def hold(received: Received) -> None:
+    """101, then the test itself uses the socket until it says done."""
+    received.sock.settimeout(20)
+    received.sock.sendall(received.switching_protocols())
+    received.done.wait(60)
+
+
+def hold_before_101(received: Received) -> None:
+    """Answer nothing; the test does."""
+    received.sock.settimeout(20)
+    received.done.wait(60)
+
+
+def echo(received: Received) -> None:
+    """101, then every data frame back, unmasked, and a Close for a Close."""
+    received.sock.sendall(received.switching_protocols())
+    while (got := received.frame()) is not None:
+        opcode = got.opcode if got.opcode != PING else PONG
+        received.sock.sendall(frame(opcode, got.payload, fin=got.fin, masked=False))
+        if got.opcode == CLOSE:
+            return
+
+
 class RecordingUpstream:
     """Listens on loopback; *script* serves each connection after its head was read."""
 
@@ -72,6 +112,10 @@ class RecordingUpstream:
         """Its address as the gateway takes it."""
         return f"http://127.0.0.1:{self.port}"
 
+    def receive_buffer(self, size: int) -> None:
+        """Give the connections to come a small kernel buffer, which would hide what is not read."""
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+
     def count(self) -> int:
         """How many requests have come."""
         with self._changed:
@@ -84,8 +128,11 @@ class RecordingUpstream:
             return self.received[count - 1]
 
     def close(self) -> None:
-        """Listen no more."""
+        """Listen no more, and let every script end."""
         self._listener.close()
+        with self._changed:
+            for received in self.received:
+                received.done.set()
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):

@@ -8,10 +8,10 @@ from typing import Annotated
 
 from cyclopts import Parameter, validators
 
-from wsguard.vocabulary.errors import WSGuardError
+from wsguard.demo.errors import DemoError
 
 DEFAULT_PORT = 8440
-EXTRAS = {"websockets": "demo", "playwright": "browser"}
+EXTRAS = {"websockets": "demo", "cryptography": "demo", "playwright": "browser"}
 
 SelfTest = Annotated[bool, Parameter(negative="")]
 
@@ -28,7 +28,7 @@ def demo(
     Watch a chat app being hijacked, and the same app behind wsguard not.
 
     Everything runs on loopback until Ctrl-C. Exit codes: 0 ended by Ctrl-C or check passed, 1 check failed or the demo
-    could not run.
+    could not run, 2 flags.
 
     Parameters
     ----------
@@ -47,9 +47,9 @@ def demo(
         if headless_check:
             return _check(port, guard=not without_guard, signed_in=not logged_out)
         if without_guard or logged_out:
-            return _say("--without-guard and --logged-out are self-tests of --headless-check")
+            return _say("--without-guard and --logged-out are self-tests of --headless-check", code=2)
         return _watch(port or DEFAULT_PORT, offer_browser=browser)
-    except WSGuardError as error:
+    except DemoError as error:
         return _say(str(error))
     except ModuleNotFoundError as missing:
         if missing.name not in EXTRAS:
@@ -74,6 +74,6 @@ def _check(port: int | None, *, guard: bool, signed_in: bool) -> int:
     return 0 if asyncio.run(check(places, guard=guard, signed_in=signed_in)) else 1
 
 
-def _say(what: str) -> int:
+def _say(what: str, *, code: int = 1) -> int:
     print(f"wsguard demo: {what}", file=sys.stderr)
-    return 1
+    return code

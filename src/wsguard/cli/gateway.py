@@ -10,14 +10,15 @@ from cyclopts import Parameter
 from wsguard.vocabulary.errors import ConfigurationError
 
 _SWITCH = Parameter(negative="")
+_LIST = Annotated[list[str] | None, Parameter(negative="")]
 
 
 def gateway(
     *,
     upstream: str | None = None,
-    origin: list[str] | None = None,
-    host: list[str] | None = None,
-    listen: list[str] | None = None,
+    origin: _LIST = None,
+    host: _LIST = None,
+    listen: _LIST = None,
     cert: str | None = None,
     key: str | None = None,
     config: Path | None = None,
@@ -75,9 +76,9 @@ def gateway(
     """
     flags: dict[str, Any] = {
         "upstream": upstream,
-        "origins": origin or None,
-        "hosts": host or None,
-        "listen": listen or None,
+        "origins": origin,
+        "hosts": host,
+        "listen": listen,
         "cert": cert,
         "key": key,
         "allow_missing_origin": allow_missing_origin or None,
@@ -90,14 +91,15 @@ def gateway(
         "tls_engine": tls_engine,
     }
     try:
-        from wsguard.config import assemble_gateway, read_config, render_toml
+        from wsguard.config import load_gateway, read_config, render_toml
         from wsguard.gateway.lifecycle import run_gateway
     except ImportError as error:
         raise ConfigurationError(
             "wsguard gateway", f"{error.name} not installed", "pip install 'wsguard[gateway]'"
         ) from None
-    read = read_config(config, {name: value for name, value in flags.items() if value is not None})
+    written = {name: value for name, value in flags.items() if value is not None}
     if print_config:
+        read = read_config(config, written)
         print(render_toml(read, str(Path(__file__).parent.parent / "config" / "wsguard.schema.json")), end="")
         return 0
-    return run_gateway(assemble_gateway(read))
+    return run_gateway(load_gateway(config, written))

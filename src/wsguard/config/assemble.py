@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from cryptography import x509
 
-from wsguard.config.file import GatewayConfig, PolicyKeys, flag_of
+from wsguard.config.file import GatewayConfig, PolicyKeys, flag_of, read_with_errors
 from wsguard.config.units import parse_duration, parse_size
 from wsguard.dev_ca import DevelopmentAuthority, inside_constraints
 from wsguard.engine.policy import Policy
@@ -22,7 +22,7 @@ from wsguard.vocabulary.host import Host, HostSyntaxError
 from wsguard.vocabulary.origin import Origin, OriginSyntaxError, parse_origin_entry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 T = TypeVar("T")
 
@@ -55,6 +55,24 @@ class _Errors:
         """Raise ConfigurationErrors if there are any."""
         if self.all:
             raise ConfigurationErrors(self.all)
+
+
+def load_gateway(path: Path | None, flags: Mapping[str, Any]) -> GatewaySettings:
+    """
+    Read the file at *path* and the *flags*, and return the settings that they mean.
+
+    Raises ConfigurationErrors with all that is wrong, in the file's form and in what it asks for, at once.
+    """
+    config, errors = read_with_errors(path, flags)
+    try:
+        settings = assemble_gateway(config)
+    except ConfigurationErrors as others:
+        # What could not be read is missing for the assembly: it is told once.
+        told = {error.key.removeprefix("--") for error in errors}
+        raise ConfigurationErrors([*errors, *(error for error in others.errors if error.key not in told)]) from None
+    if errors:
+        raise ConfigurationErrors(errors)
+    return settings
 
 
 def assemble_gateway(config: GatewayConfig) -> GatewaySettings:
@@ -249,10 +267,10 @@ def _policy(config: GatewayConfig, route: PolicyKeys | None, names: tuple[str, .
     origins: list[str] | None = value("origins", None)
     hosts: list[str] | None = value("hosts", None)
     development = config.cert is None
-    served = [*(hosts or ()), *(_DEVELOPMENT_NAMES if development else ())] if hosts is not None else None
+    served = hosts if not hosts else [*hosts, *(_DEVELOPMENT_NAMES if development else ())]
     return Policy(
         origins=origins,
-        hosts=[_bracketed(name) for name in (served or _default_hosts(origins, names))],
+        hosts=[_bracketed(name) for name in (_default_hosts(origins, names) if served is None else served)],
         allow_missing_origin=value("allow_missing_origin", default=False),
         allow_null_origin=value("allow_null_origin", default=False),
         allow_http_loopback_origins=value("allow_http_loopback_origins", default=False),
@@ -324,7 +342,8 @@ def _unnamed_origins(config: GatewayConfig, certificate: _Certificate) -> list[s
     if not certificate.development:
         return []
     notices: list[str] = []
-    for text in config.origins or ():
+    listed = dict.fromkeys(text for keys in (config, *(config.route or ())) for text in keys.origins or ())
+    for text in listed:
         entry = parse_origin_entry(text)
         if isinstance(entry, Origin) and entry.scheme == "https" and entry.host.strip("[]") not in certificate.names:
             way = f"write --host {entry.host}" if inside_constraints(entry.host) else "write --cert and --key"

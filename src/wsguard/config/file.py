@@ -81,6 +81,7 @@ class GatewayConfig(PolicyKeys, kw_only=True, forbid_unknown_fields=True, omit_d
     route: list[RouteKeys] | None = None
 
 
+_FLAG_NAMES = {"origins": "origin", "hosts": "host"}
 _TABLES: dict[str, Any] = {"limits": LimitKeys}
 _PATHS = ("cert", "key", "upstream_ca")
 
@@ -91,22 +92,23 @@ def read_config(path: Path | None, flags: Mapping[str, Any]) -> GatewayConfig:
 
     Relative paths in the file are read from its folder. Raises ConfigurationErrors with all that is wrong.
     """
+    config, errors = read_with_errors(path, flags)
+    if errors:
+        raise ConfigurationErrors(errors)
+    return config
+
+
+def read_with_errors(path: Path | None, flags: Mapping[str, Any]) -> tuple[GatewayConfig, list[ConfigurationError]]:
+    """Read as `read_config` does, but return what could be read and the errors of the rest."""
     table = {} if path is None else _read_toml(path)
     errors: list[ConfigurationError] = []
     values = _convert_table(table, GatewayConfig, "", errors)
     if path is not None:
         _resolve_paths(values, path.parent)
+    types = _field_types(GatewayConfig)
     for key, value in flags.items():
-        field = _convert_value(
-            value, _field_types(GatewayConfig)[key], f"--{_FLAG_NAMES.get(key, key.replace('_', '-'))}", errors
-        )
-        values[key] = field
-    if errors:
-        raise ConfigurationErrors(errors)
-    return GatewayConfig(**values)
-
-
-_FLAG_NAMES = {"origins": "origin", "hosts": "host"}
+        values[key] = _convert_value(value, types[key], flag_of(key), errors)
+    return GatewayConfig(**values), errors
 
 
 def flag_of(key: str) -> str:
@@ -194,22 +196,21 @@ def _convert_subtable(value: Any, struct: Any, name: str, errors: list[Configura
     if not isinstance(value, dict):
         errors.append(ConfigurationError(name, _found(value), f"a table: [{name}]"))
         return None
-    before = len(errors)
-    values = _convert_table(cast("dict[str, Any]", value), struct, f"{name}.", errors)
-    return struct(**values) if len(errors) == before else None
+    return struct(**_convert_table(cast("dict[str, Any]", value), struct, f"{name}.", errors))
 
 
-def _convert_routes(value: Any, errors: list[ConfigurationError]) -> list[Any]:
+def _convert_routes(value: Any, errors: list[ConfigurationError]) -> list[Any] | None:
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in cast("list[Any]", value)):
         errors.append(ConfigurationError("route", _found(value), "tables: [[route]]"))
-        return []
+        return None
+    if not value:
+        errors.append(ConfigurationError("route", "an empty list", "at least one [[route]], or none written: /*"))
     routes: list[Any] = []
     for index, item in enumerate(cast("list[dict[str, Any]]", value), start=1):
-        before = len(errors)
         values = _convert_table(item, RouteKeys, f"route {index}: ", errors)
-        if len(errors) == before:
+        if values.get("path") is not None:
             routes.append(RouteKeys(**values))
-    return routes
+    return routes or None
 
 
 def _convert_value(value: Any, kind: Any, name: str, errors: list[ConfigurationError]) -> Any:
@@ -217,14 +218,22 @@ def _convert_value(value: Any, kind: Any, name: str, errors: list[ConfigurationE
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         expected = str(error).removeprefix("Expected ").split(", got", 1)[0].split(" - at", 1)[0]
-        expected = _readable(expected)
-        errors.append(ConfigurationError(name, _found(value), expected))
+        errors.append(ConfigurationError(name, _found(value), _form_of(kind) or _readable(expected)))
         return None
 
 
+def _form_of(kind: Any) -> str | None:
+    # A key whose type has a pattern is a duration or a size, one with a Literal a choice: say so, whatever stood there.
+    text = str(kind)
+    if "Literal[" in text:
+        words = text.partition("Literal[")[2].partition("]")[0]
+        return f"one of {words}"
+    if "pattern=" not in text:
+        return None
+    return 'a value with its unit, like "30s"' if "ms|s" in text else 'a size with its unit, like "16MiB"'
+
+
 def _readable(expected: str) -> str:
-    if "matching regex" in expected:
-        return 'a value with its unit, like "30s"' if "ms|s" in expected else 'a size with its unit, like "16MiB"'
     return expected.replace("`", "").replace(" | null", "").replace("str", "text").replace("array", "a list of texts")
 
 
@@ -232,7 +241,8 @@ def _unknown_key(name: str, key: str, types: dict[str, Any], struct: Any) -> Con
     nearest = nearest_name(key, types)
     if nearest is None and struct is not GatewayConfig and key in _field_types(GatewayConfig):
         return ConfigurationError(name, "a key of the whole file", "it above the first [table]")
-    return ConfigurationError(name, "an unknown key", "one of " + ", ".join(types), nearest)
+    expected = "a key that there is" if nearest else "one of " + ", ".join(types)
+    return ConfigurationError(name, "an unknown key", expected, nearest)
 
 
 def _found(value: Any) -> str:

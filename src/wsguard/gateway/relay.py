@@ -358,24 +358,26 @@ class Relay:
                 continue
             silence = now - end.silent_since
             if silence >= self.limits.idle:
-                self._end(close_codes.GOING_AWAY, reasons.LIMITS_IDLE.code, close_codes.GOING_AWAY)
+                self._end(close_codes.GOING_AWAY, reasons.LIMITS_IDLE.code)
                 return
             if silence >= self.limits.ping and not end.pinged and not end.owes_pong:
                 end.pinged = True
                 end.peer.send_own(self._control(frames.PING, self.ping_payload, toward=end))
 
     def close(self, code: int, reason: str) -> None:
-        """End both sides with *code*: what `Session.close` does."""
-        self._end(code, reason, code)
+        """End both sides with *code* and *reason*: what `Session.close` does."""
+        self._end(code, reason, text=reason)
 
     def violated(self, end: RelayEnd, violation: FrameViolation) -> None:
         """*end* sent what must not go on: it is told what it did, the other side what that means to it."""
         end.broken = True
         code = violation.close_code
-        toward_client = code
-        if end is self.upstream and code != close_codes.MESSAGE_TOO_BIG:
-            toward_client = close_codes.BAD_GATEWAY
-        self._end(toward_client, violation.reason.code, code)
+        if end is self.client:
+            self._end(code, violation.reason.code, toward_upstream=close_codes.GOING_AWAY)
+        elif code == close_codes.MESSAGE_TOO_BIG:
+            self._end(code, violation.reason.code, toward_upstream=close_codes.PROTOCOL_ERROR)
+        else:
+            self._end(close_codes.BAD_GATEWAY, violation.reason.code, toward_upstream=close_codes.PROTOCOL_ERROR)
 
     def note_end(self, code: int, by: str, reason: str) -> None:
         """Keep what ended the socket; what was first counts."""
@@ -410,22 +412,18 @@ class Relay:
                 # The client is in the middle of a frame that will never end: only an abort is honest.
                 self.client.transport.abort()
                 return
-            payload = frames.close_payload(close_codes.BAD_GATEWAY, reasons.UPSTREAM_BROKEN.code)
-            self.client.transport.write(self._control(frames.CLOSE, payload, toward=self.client))
+            self.client.transport.write(self._close_frame(close_codes.BAD_GATEWAY, toward=self.client))
         self._close_transports()
 
-    def _end(self, code: int, reason: str, upstream_code: int) -> None:
+    def _end(self, code: int, reason: str, *, toward_upstream: int | None = None, text: str | None = None) -> None:
+        """Close both sides: *reason* stands in the log, *text* (by default the code's own) in the Close frames."""
         if self._closing or self._ends_lost:
             return
         self._closing = True
         self.note_end(code, "wsguard", reason)
         # The stream that the upstream sends ends in the client's Close, and the other way round.
-        for source, target, target_code in (
-            (self.upstream, self.client, code),
-            (self.client, self.upstream, upstream_code),
-        ):
-            payload = frames.close_payload(target_code, reason)
-            source.finish_with(self._control(frames.CLOSE, payload, toward=target))
+        self.upstream.finish_with(self._close_frame(code, text, toward=self.client))
+        self.client.finish_with(self._close_frame(toward_upstream or code, text, toward=self.upstream))
         waiting = self.client.waiting or self.upstream.waiting
         self._start_timer(self.limits.close_deadline if waiting else self._answer_seconds())
 
@@ -433,6 +431,10 @@ class Relay:
         # Who broke the protocol is not waited for as long as who is merely asked to go.
         broken = self.client.broken or self.upstream.broken
         return self.limits.close_deadline if broken else self.limits.close_handshake
+
+    def _close_frame(self, code: int, text: str | None = None, *, toward: RelayEnd) -> bytes:
+        payload = frames.close_payload(code, close_codes.TEXTS.get(code, "") if text is None else text)
+        return self._control(frames.CLOSE, payload, toward=toward)
 
     def _control(self, opcode: int, payload: bytes, *, toward: RelayEnd) -> bytes:
         mask = self._randomness(4) if toward is self.upstream else None

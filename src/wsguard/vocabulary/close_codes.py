@@ -9,7 +9,6 @@ ABNORMAL = 1006
 INVALID_DATA = 1007
 POLICY_VIOLATION = 1008
 MESSAGE_TOO_BIG = 1009
-INTERNAL_ERROR = 1011
 BAD_GATEWAY = 1014
 
 MEANINGS: dict[int, str] = {
@@ -18,8 +17,17 @@ MEANINGS: dict[int, str] = {
     INVALID_DATA: "the reason of a Close frame was not UTF-8",
     POLICY_VIOLATION: "too many fragments, or too many empty or control frames",
     MESSAGE_TOO_BIG: "a message larger than max_message",
-    INTERNAL_ERROR: "a fault of wsguard's own",
     BAD_GATEWAY: "the upstream broke its connection or the protocol",
+}
+
+# What stands in the Close frame beside the code: short and fixed. The reason code stands in the log.
+TEXTS: dict[int, str] = {
+    GOING_AWAY: "going away",
+    PROTOCOL_ERROR: "protocol error",
+    INVALID_DATA: "invalid data",
+    POLICY_VIOLATION: "policy violation",
+    MESSAGE_TOO_BIG: "message too big",
+    BAD_GATEWAY: "bad gateway",
 }
 
 # Registered with IANA and allowed in a Close frame; 1004 to 1006 and 1015 are never sent (RFC 6455 §7.4.1).

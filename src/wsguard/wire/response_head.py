@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _BARE_LINE_END = re.compile(rb"(?<!\r)\n|\r(?!\n)")
 _OBS_FOLD = re.compile(rb"\n[ \t]")
+_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _END = b"\r\n\r\n"
 _WITHOUT_BODY = frozenset({204, 304})
 _FIRST_FINAL = 200
@@ -78,8 +79,8 @@ def response_head_end(data: bytes | bytearray, searched: int, limit: int) -> int
 
 def parse_response_head(data: bytes, request_method: str) -> ResponseHead:
     """Parse a whole response head to *request_method*. Raises UpstreamFailure for anything doubtful."""
-    if _BARE_LINE_END.search(data) or _OBS_FOLD.search(data):
-        raise UpstreamFailure(reasons.UPSTREAM_MALFORMED, "a bare line end or a folded field")
+    if _BARE_LINE_END.search(data) or _OBS_FOLD.search(data) or _CONTROL.search(data):
+        raise UpstreamFailure(reasons.UPSTREAM_MALFORMED, "a bare line end, a folded field or a control byte")
     collector = _Collector()
     parser = httptools.HttpResponseParser(collector)
     try:

@@ -31,6 +31,8 @@ class FetchMetadataCheck:
     def check(self, handshake: Handshake, context: Context) -> Verdict:
         """Refuse metadata that does not fit a WebSocket handshake, or contradicts the Origin."""
         fields = handshake.fields
+        if not handshake.is_handshake and context.policy.http != "same-policy":
+            return Passed()
         for name in (b"sec-fetch-site", b"sec-fetch-mode", b"sec-fetch-dest"):
             if len(fields.values(name)) > 1:
                 return Refusal(reasons.FETCH_MALFORMED, name.decode())
@@ -38,7 +40,7 @@ class FetchMetadataCheck:
         if site is not None and site not in _SITES:
             return Refusal(reasons.FETCH_MALFORMED, "sec-fetch-site")
         if not handshake.is_handshake:
-            return _judge_page(handshake, context, site)
+            return _judge_page(handshake, site)
         if fields.first(b"sec-fetch-mode") not in (None, b"websocket"):
             return Refusal(reasons.FETCH_MODE)
         if fields.first(b"sec-fetch-dest") not in (None, b"empty", b"websocket"):
@@ -50,7 +52,7 @@ def _judge_site(handshake: Handshake, context: Context, site: bytes | None) -> V
     if site == b"none":
         return Refusal(reasons.FETCH_SITE, "none")
     origin = _origin_of(handshake)
-    if site is None or origin is None:
+    if site is None or b"origin" not in handshake.fields:
         return Passed()
     is_same = origin == same_origin_as_host(context.host)
     assert context.origin_rules is not None, "decide() awaits the ports before any check"
@@ -62,9 +64,9 @@ def _judge_site(handshake: Handshake, context: Context, site: bytes | None) -> V
     return Passed()
 
 
-def _judge_page(handshake: Handshake, context: Context, site: bytes | None) -> Verdict:
+def _judge_page(handshake: Handshake, site: bytes | None) -> Verdict:
     fields = handshake.fields
-    if context.policy.http != "same-policy" or b"origin" in fields or site in (b"same-origin", b"none"):
+    if b"origin" in fields or site in (b"same-origin", b"none"):
         return Passed()
     if site is None and handshake.method in _SAFE_METHODS:
         return Passed()
