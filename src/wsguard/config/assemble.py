@@ -133,7 +133,7 @@ def _listen_entry(entry: str) -> tuple[ListenAddress, ...]:
             f"{expected}; a listener without TLS needs a trusted proxy, which this version has not",
         )
     host, _, port = entry.rpartition(":")
-    if not port.isdigit() or int(port) > 65535 or not host:  # noqa: PLR2004
+    if not (port.isascii() and port.isdigit()) or int(port) > 65535 or not host:  # noqa: PLR2004
         raise ConfigurationError("listen", repr(entry), expected)
     if host == "localhost":
         return ListenAddress("127.0.0.1", int(port)), ListenAddress("::1", int(port), optional=True)
@@ -172,7 +172,11 @@ def _limits(table: Any) -> Limits:
         if written is None:
             continue
         parse: Callable[[Any], float] = {"bytes": parse_size, "seconds": parse_duration, "count": int}[bound.unit]
-        value = parse(written)
+        try:
+            value = parse(written)
+        except ValueError as error:
+            errors.all.append(ConfigurationError(f"limits.{bound.key}", repr(written), str(error)))
+            continue
         if not bound.minimum <= value <= bound.maximum:
             expected = f"between {bound.minimum:g} and {bound.maximum:g} {bound.unit}"
             errors.all.append(ConfigurationError(f"limits.{bound.key}", repr(written), expected))
@@ -307,7 +311,10 @@ def _bracketed(name: str) -> str:
 def _max_message(written: str | None) -> int:
     if written is None:
         return MAX_MESSAGE
-    value = parse_size(written)
+    try:
+        value = parse_size(written)
+    except ValueError as error:
+        raise ConfigurationError("max_message", repr(written), str(error)) from None
     bound = next(bound for bound in BOUNDS if bound.key == "max_message")
     if not bound.minimum <= value <= bound.maximum:
         raise ConfigurationError("max_message", repr(written), f"between {bound.minimum:g} and {bound.maximum:g} bytes")

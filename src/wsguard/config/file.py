@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import msgspec
 from msgspec import Meta
 
+from wsguard.config.units import DURATION_PATTERN, SIZE_PATTERN
 from wsguard.vocabulary.bounds import BOUNDS
 from wsguard.vocabulary.errors import ConfigurationError, ConfigurationErrors, nearest_name
 
@@ -26,7 +27,7 @@ Hosts = Annotated[list[str], Meta(description="Names that are served; not writte
 HTTPRule = Annotated[
     Literal["open", "same-policy", "plain"], Meta(description="What plain HTTP under the route is asked.")
 ]
-Size = Annotated[str, Meta(description='With its unit, like "16MiB".', pattern=r"^[0-9]+(B|KiB|MiB|GiB)$")]
+Size = Annotated[str, Meta(description='With its unit, like "16MiB".', pattern=SIZE_PATTERN)]
 Rewrite = Annotated[str, Meta(description='"preserve" (as received), "upstream" (the upstream\'s own), or a value.')]
 
 
@@ -54,7 +55,7 @@ class RouteKeys(PolicyKeys, kw_only=True, forbid_unknown_fields=True, omit_defau
 def _limit_type(unit: str) -> Any:
     if unit == "count":
         return int | None
-    pattern = r"^[0-9]+(B|KiB|MiB|GiB)$" if unit == "bytes" else r"^[0-9]+(\.[0-9]+)?(ms|s|m|h|d)$"
+    pattern = SIZE_PATTERN if unit == "bytes" else DURATION_PATTERN
     return Annotated[str, Meta(pattern=pattern)] | None
 
 
@@ -255,5 +256,5 @@ def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
         if values.get(key):
             values[key] = str(folder / values[key])
     upstream = values.get("upstream")
-    if isinstance(upstream, str) and upstream.startswith("unix:"):
+    if isinstance(upstream, str) and upstream.startswith("unix:") and upstream != "unix:":
         values["upstream"] = "unix:" + str(folder / upstream.removeprefix("unix:"))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 
+# The same as in the JSON schema; anchored there, because a schema's pattern is searched for.
+DURATION_PATTERN = r"^([0-9]{1,9}(\.[0-9]{1,3})?)(ms|s|m|h|d)$"
+SIZE_PATTERN = r"^([0-9]{1,12})(B|KiB|MiB|GiB)$"
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)(ms|s|m|h|d)", re.ASCII)
 _SIZE = re.compile(r"([0-9]{1,12})(B|KiB|MiB|GiB)", re.ASCII)
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}

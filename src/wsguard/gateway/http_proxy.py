@@ -9,6 +9,7 @@ tried once more when it turns out to be dead. A body that was cut short is seen 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -153,7 +154,10 @@ async def _send_body(page: PageRequest, stream: ByteStream) -> None:
 
 async def _response_head(page: PageRequest, stream: ByteStream, sender: asyncio.Task[None] | None) -> ResponseHead:
     try:
-        async with asyncio.timeout(page.limits.upstream_response):
+        async with asyncio.timeout(None if sender is not None else page.limits.upstream_response) as deadline:
+            if sender is not None:
+                # A long upload is no slow upstream: its clock starts when the body has been sent.
+                sender.add_done_callback(lambda _: _start_clock(deadline, page.limits.upstream_response))
             while True:
                 head = await read_response_head(stream, page.head.method, page.limits)
                 if head.status == SWITCHING_PROTOCOLS:
@@ -170,6 +174,12 @@ async def _response_head(page: PageRequest, stream: ByteStream, sender: asyncio.
         if stream.ended and not stream.data and sender is None:
             raise _DeadConnection from None
         raise
+
+
+def _start_clock(deadline: asyncio.Timeout, seconds: float) -> None:
+    if not deadline.expired():
+        with contextlib.suppress(RuntimeError):  # the response has come meanwhile, and the clock is no more
+            deadline.reschedule(asyncio.get_running_loop().time() + seconds)
 
 
 async def _send_response(page: PageRequest, head: ResponseHead, stream: ByteStream, *, keep: bool) -> bool:

@@ -63,7 +63,7 @@ class Gateway:
         self._settings = settings
         self._engine = engine
         loop = asyncio.get_running_loop()
-        buffer = ReadBuffer()
+        buffer = ReadBuffer(engine.read_bytes)
         limits = settings.limits
         self._services = Services(
             routes=settings.routes,

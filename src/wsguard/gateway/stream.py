@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from wsguard.vocabulary.bounds import Limits
 
-READ_BYTES = 256 * 1024
 _SMALL_READS = 4096
 
 
@@ -23,7 +22,7 @@ class ReadBuffer:
 
     __slots__ = ("data", "view", "views")
 
-    def __init__(self, size: int = READ_BYTES) -> None:
+    def __init__(self, size: int) -> None:
         self.data = bytearray(size)
         self.view = memoryview(self.data)
         # Slices made once: making one for each small read costs more than checking the frame in it.

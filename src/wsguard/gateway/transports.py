@@ -33,6 +33,11 @@ class TransportEngine(Protocol):
         """Name and version, for the start line."""
         ...
 
+    @property
+    def read_bytes(self) -> int:
+        """How much is read at once: what one slow reader can add to its bound."""
+        ...
+
     def new_event_loop(self) -> asyncio.AbstractEventLoop:
         """Make the loop that this engine runs on."""
         ...
@@ -73,6 +78,8 @@ class FastTransports:
         """Say whether OpenSSL is driven directly; a Python that links it statically gets the slower way."""
         way = "direct" if self._aiofastnet.OPENSSL_DYN_LIBS else "memory BIO: this Python links OpenSSL statically"
         return f"aiofastnet {version('aiofastnet')} ({way})"
+
+    read_bytes = 256 * 1024
 
     def new_event_loop(self) -> asyncio.AbstractEventLoop:
         """Return a uvloop, or asyncio's own loop where there is none."""
@@ -117,6 +124,9 @@ class StandardTransports:
     def description(self) -> str:
         """Name it."""
         return "stdlib asyncio"
+
+    # asyncio's TLS keeps 256 KiB of its own a connection: less at once keeps the sum bounded as well.
+    read_bytes = 64 * 1024
 
     def new_event_loop(self) -> asyncio.AbstractEventLoop:
         """Return asyncio's own loop."""

@@ -14,7 +14,6 @@ import ssl
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from wsguard.engine.forwarding import UpstreamName
 from wsguard.gateway.stream import ByteStream, ReadBuffer, StreamEnded
@@ -54,13 +53,15 @@ class UpstreamAddress:
             raise ConfigurationError("upstream", repr(url), f"{expected}; perhaps http{scheme[2:]}://{authority}")
         if scheme not in _PORTS:
             raise ConfigurationError("upstream", repr(url), expected)
-        parts = urlsplit(url)
-        if parts.path not in ("", "/") or parts.query or parts.fragment or "@" in parts.netloc:
+        authority = authority.removesuffix("/")
+        if any(mark in authority for mark in "/?#@"):
             raise ConfigurationError("upstream", repr(url), f"{expected}, without path, query or password")
         try:
-            host = Host.parse_entry(parts.netloc)
+            host = Host.parse_entry(authority)
         except HostSyntaxError as error:
             raise ConfigurationError("upstream", repr(url), f"{expected} ({error})") from None
+        if host.port == 0:
+            raise ConfigurationError("upstream", repr(url), "a port from 1 to 65535")
         return cls(scheme, host.name, host.port or _PORTS[scheme])
 
     @property

@@ -15,7 +15,7 @@ from wsguard.vocabulary.errors import BodyViolation
 if TYPE_CHECKING:
     from wsguard.wire.request_head import Body
 
-_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e]*)?")
+_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t\x20-\x7e]*)?")
 _TRAILER_LINE = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*")
 _MAX_LINE = 4096
 _MAX_TRAILERS = 16384
@@ -100,21 +100,24 @@ class ChunkedDecoder:
         data = self._pending + data
         self._pending = b""
         payload: list[bytes] = []
-        while data and not self.done:
+        position = 0
+        # An index instead of slices of the rest: many tiny chunks in one read cost linear time.
+        while position < len(data) and not self.done:
             if self._left:
-                payload.append(data[: self._left])
-                self._left -= len(payload[-1])
-                data = data[len(payload[-1]) :]
+                piece = data[position : position + self._left]
+                payload.append(piece)
+                self._left -= len(piece)
+                position += len(piece)
                 continue
-            line, end, rest = data.partition(b"\r\n")
-            if not end:
-                if len(data) > _MAX_LINE or b"\n" in data:
+            end = data.find(b"\r\n", position, position + _MAX_LINE + 2)
+            if end < 0:
+                if len(data) - position > _MAX_LINE or data.find(b"\n", position) >= 0:
                     raise BodyViolation("a chunk line that does not end")
-                self._pending = data
+                self._pending = data[position:]
                 return b"".join(payload), b""
-            self._state(line)
-            data = rest
-        return b"".join(payload), data
+            self._state(data[position:end])
+            position = end + 2
+        return b"".join(payload), data[position:]
 
     def end(self) -> None:
         """Raise BodyViolation unless the last chunk and its trailers have come."""
@@ -123,7 +126,7 @@ class ChunkedDecoder:
 
     def _size_line(self, line: bytes) -> None:
         match = _SIZE_LINE.fullmatch(line)
-        if match is None or len(line) > _MAX_LINE:
+        if match is None:
             raise BodyViolation("a chunk size that is none")
         self._left = int(match[1], 16)
         self._state = self._chunk_end if self._left else self._trailer_line
