@@ -135,7 +135,7 @@ async def _send_body(page: PageRequest, stream: ByteStream) -> None:
             client.put_back(rest)
             if payload:
                 await stream.write(encode_chunk(payload) if chunked else payload)
-            if not decoder.done:
+            if not decoder.done and not client.data:
                 async with asyncio.timeout(page.limits.body_timeout):
                     await client.more()
         if chunked:
@@ -228,7 +228,8 @@ async def _send_response_body(page: PageRequest, head: ResponseHead, stream: Byt
         stream.put_back(rest)
         if payload:
             await page.client.write(encode_chunk(payload) if chunked else payload)
-        if not decoder.done:
+        # What came while the client was slow waits already, the end of the connection behind it.
+        if not decoder.done and not stream.data:
             try:
                 async with asyncio.timeout(page.limits.upstream_idle):
                     await stream.more()

@@ -100,10 +100,11 @@ class ByteStream(asyncio.BufferedProtocol):
         self._wake(self._drainer)
 
     async def more(self) -> None:
-        """Wait until bytes were added to *data*. Raises StreamEnded when no more will come."""
+        """Wait until bytes are added to *data*, whatever waits there. Raises StreamEnded when no more will come."""
         if self.ended:
             raise StreamEnded
-        if self._reading_paused and len(self.data) < self._limits.early_bytes:
+        if self._reading_paused:
+            # Who asks for more bounds what he keeps: a head by its own limit, a body by taking all of it.
             self._reading_paused = False
             self.transport.resume_reading()
         before = len(self.data)
