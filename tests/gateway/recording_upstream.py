@@ -47,6 +47,10 @@ class Received:
         pairs = (line.partition(b":") for line in self.head.split(b"\r\n")[1:] if line)
         return [(name.decode("latin-1"), value.strip().decode("latin-1")) for name, _, value in pairs]
 
+    def first(self, name: str) -> str | None:
+        """The first value of *name*, however often it stands there."""
+        return next((value for key, value in self.fields if key.lower() == name.lower()), None)
+
     def value(self, name: str) -> str | None:
         """The only value of *name*, in any letter case."""
         values = [value for key, value in self.fields if key.lower() == name.lower()]
@@ -55,7 +59,7 @@ class Received:
 
     def switching_protocols(self, *extra: str) -> bytes:
         """A right 101 for this request."""
-        accept = accept_for((self.value("Sec-WebSocket-Key") or "").encode()).decode()
+        accept = accept_for((self.first("Sec-WebSocket-Key") or "").encode()).decode()
         lines = ["HTTP/1.1 101 Switching Protocols", "Upgrade: websocket", "Connection: Upgrade"]
         return "\r\n".join([*lines, f"Sec-WebSocket-Accept: {accept}", *extra, "", ""]).encode()
 
@@ -65,7 +69,7 @@ Script = Callable[[Received], None]
 
 def answer_anything(received: Received) -> None:
     """101 to whatever has a key, 200 to the rest; then echo nothing and wait for the end."""
-    if received.value("Upgrade") is not None and received.value("Sec-WebSocket-Key") is not None:
+    if received.first("Upgrade") is not None and received.first("Sec-WebSocket-Key") is not None:
         received.sock.sendall(received.switching_protocols())
         while received.sock.recv(65536):
             pass

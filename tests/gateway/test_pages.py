@@ -209,11 +209,11 @@ def test_uploads_are_streamed_and_reframed(
 
 
 @pytest.mark.parametrize(
-    ("fields", "body", "status"),
+    ("fields", "body", "status", "reason"),
     [
-        ("Transfer-Encoding: chunked\r\n", b"zz\r\n", 400),
-        ("Content-Length: 10\r\n", b"half", 408),
-        ("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", b"", 400),
+        ("Transfer-Encoding: chunked\r\n", b"zz\r\n", 400, "body.broken"),
+        ("Content-Length: 10\r\n", b"half", 408, "body.slow"),
+        ("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", b"", 400, "syntax.grammar"),
     ],
 )
 def test_a_broken_or_slow_upload_is_no_upload(
@@ -223,6 +223,7 @@ def test_a_broken_or_slow_upload_is_no_upload(
     fields: str,
     body: bytes,
     status: int,
+    reason: str,
 ) -> None:
     """The upstream's connection is cut, so that it never takes half a body for a whole one."""
     ended = threading.Event()
@@ -240,7 +241,7 @@ def test_a_broken_or_slow_upload_is_no_upload(
     gateway = start_gateway(upstream.url, limits={"body_timeout": "1s"})
     with RawClient(gateway.address, client_context) as client:
         assert client.status(request("POST", fields=fields, body=body)) == status
-    assert gateway.wait_for("handshake.refused")["status"] == status
+    assert gateway.wait_for("handshake.refused", status=status)["reason"] == reason
     assert upstream.count() == 0 or ended.wait(20)
 
 

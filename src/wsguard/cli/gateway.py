@@ -92,6 +92,7 @@ def gateway(
     }
     try:
         from wsguard.config import load_gateway, read_config, render_toml
+        from wsguard.dev_ca import DevelopmentAuthority
         from wsguard.gateway.lifecycle import run_gateway
     except ImportError as error:
         raise ConfigurationError(
@@ -102,4 +103,4 @@ def gateway(
         read = read_config(config, written)
         print(render_toml(read, str(Path(__file__).parent.parent / "config" / "wsguard.schema.json")), end="")
         return 0
-    return run_gateway(load_gateway(config, written))
+    return run_gateway(load_gateway(config, written, DevelopmentAuthority.open))

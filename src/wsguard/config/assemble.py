@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from cryptography import x509
 
 from wsguard.config.file import GatewayConfig, PolicyKeys, flag_of, read_with_errors
 from wsguard.config.units import parse_duration, parse_size
-from wsguard.dev_ca import DevelopmentAuthority, inside_constraints
 from wsguard.engine.policy import Policy
-from wsguard.engine.routes import Route, RouteSyntaxError, RouteTable, single_route
+from wsguard.engine.routes import Route, RouteSyntaxError, RouteTable, check_route_path, single_route
 from wsguard.gateway.lifecycle import GatewaySettings, ListenAddress
 from wsguard.gateway.upstream import UpstreamAddress
 from wsguard.tls.contexts import client_context, server_context
@@ -22,7 +21,7 @@ from wsguard.vocabulary.host import Host, HostSyntaxError
 from wsguard.vocabulary.origin import Origin, OriginSyntaxError, parse_origin_entry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 T = TypeVar("T")
 
@@ -33,6 +32,18 @@ _INSECURE_WORDS = {
     "allow_null_origin": "the origin null is let in: any page can produce it with a sandboxed frame",
     "allow_http_loopback_origins": "http:// origins on loopback are let in",
 }
+
+
+class DevelopmentCertificates(Protocol):
+    """What vouches for this machine's own names where no certificate is given: `wsguard.dev_ca`, handed in by the CLI."""
+
+    def vouches_for(self, name: str) -> bool:
+        """Tell whether a certificate may name the host *name*."""
+        ...
+
+    def write_leaf(self, names: Sequence[str]) -> tuple[Path, Path]:
+        """Issue a certificate for *names*; return the files of certificate and key."""
+        ...
 
 
 class _Errors:
@@ -57,15 +68,19 @@ class _Errors:
             raise ConfigurationErrors(self.all)
 
 
-def load_gateway(path: Path | None, flags: Mapping[str, Any]) -> GatewaySettings:
+def load_gateway(
+    path: Path | None, flags: Mapping[str, Any], development: Callable[[], DevelopmentCertificates]
+) -> GatewaySettings:
     """
     Read the file at *path* and the *flags*, and return the settings that they mean.
+
+    *development* is called where a loopback listener has no certificate.
 
     Raises ConfigurationErrors with all that is wrong, in the file's form and in what it asks for, at once.
     """
     config, errors = read_with_errors(path, flags)
     try:
-        settings = assemble_gateway(config)
+        settings = assemble_gateway(config, development)
     except ConfigurationErrors as others:
         # What could not be read is missing for the assembly: it is told once.
         told = {error.key.removeprefix("--") for error in errors}
@@ -75,15 +90,16 @@ def load_gateway(path: Path | None, flags: Mapping[str, Any]) -> GatewaySettings
     return settings
 
 
-def assemble_gateway(config: GatewayConfig) -> GatewaySettings:
+def assemble_gateway(config: GatewayConfig, development: Callable[[], DevelopmentCertificates]) -> GatewaySettings:
     """Return the settings that *config* means. Raises ConfigurationErrors with all that cannot be served."""
     errors = _Errors()
     listen = errors.attempt(lambda: _listen(config.listen)) or _DEFAULT_LISTEN
     upstream = errors.attempt(lambda: _upstream(config))
     limits = errors.attempt(lambda: _limits(config.limits)) or Limits()
-    certificate = errors.attempt(lambda: _certificate(config, listen))
+    certificate = errors.attempt(lambda: _certificate(config, listen, development))
     upstream_context = errors.attempt(lambda: _upstream_context(config, upstream))
-    names = () if certificate is None else certificate.names
+    # Without a certificate, which is told, the names that it would hold must not be missed as well.
+    names = _DEVELOPMENT_NAMES if certificate is None else certificate.names
     routes = _routes(config, names, errors)
     context = None
     if certificate is not None:
@@ -109,11 +125,13 @@ def assemble_gateway(config: GatewayConfig) -> GatewaySettings:
 class _Certificate:
     """Which files a listener uses, and the names that the certificate holds."""
 
-    def __init__(self, certificate: Path, key: Path, names: tuple[str, ...], *, development: bool) -> None:
+    def __init__(
+        self, certificate: Path, key: Path, names: tuple[str, ...], issuer: DevelopmentCertificates | None = None
+    ) -> None:
         self.certificate = certificate
         self.key = key
         self.names = names
-        self.development = development
+        self.issuer = issuer
 
 
 def _listen(entries: list[str] | None) -> tuple[ListenAddress, ...]:
@@ -186,13 +204,15 @@ def _limits(table: Any) -> Limits:
     return Limits(**values)  # type: ignore[arg-type]  # sizes and counts are integers by their parser
 
 
-def _certificate(config: GatewayConfig, listen: tuple[ListenAddress, ...]) -> _Certificate:
+def _certificate(
+    config: GatewayConfig, listen: tuple[ListenAddress, ...], development: Callable[[], DevelopmentCertificates]
+) -> _Certificate:
     if (config.cert is None) != (config.key is None):
         missing = "key" if config.key is None else "cert"
         raise ConfigurationError(missing, "nothing", f"{flag_of(missing)} too: a certificate and its key go together")
     if config.cert is not None and config.key is not None:
         certificate = Path(config.cert)
-        return _Certificate(certificate, Path(config.key), _names_of(certificate), development=False)
+        return _Certificate(certificate, Path(config.key), _names_of(certificate))
     public = [address.host for address in listen if not ipaddress.ip_address(address.host).is_loopback]
     if public:
         raise ConfigurationError(
@@ -200,15 +220,15 @@ def _certificate(config: GatewayConfig, listen: tuple[ListenAddress, ...]) -> _C
             f"nothing, and a listener on {public[0]}",
             "--cert app.pem --key app.key (from your CA, or certbot); only loopback gets a development certificate",
         )
-    return _development_certificate(config)
+    return _development_certificate(config, development())
 
 
-def _development_certificate(config: GatewayConfig) -> _Certificate:
+def _development_certificate(config: GatewayConfig, issuer: DevelopmentCertificates) -> _Certificate:
     names = list(_DEVELOPMENT_NAMES)
     for entry in _all_hosts(config):
         try:
             host = Host.parse_entry(entry)
-            inside = inside_constraints(host.name)
+            inside = issuer.vouches_for(host.name)
         except HostSyntaxError:
             continue  # the policy tells this error, with what to write
         if not inside:
@@ -219,8 +239,8 @@ def _development_certificate(config: GatewayConfig) -> _Certificate:
             )
         if host.name.strip("[]") not in names:
             names.append(host.name.strip("[]"))
-    certificate, key = DevelopmentAuthority.open().write_leaf(names)
-    return _Certificate(certificate, key, tuple(names), development=True)
+    certificate, key = issuer.write_leaf(names)
+    return _Certificate(certificate, key, tuple(names), issuer)
 
 
 def _all_hosts(config: GatewayConfig) -> list[str]:
@@ -252,12 +272,15 @@ def _routes(config: GatewayConfig, names: tuple[str, ...], errors: _Errors) -> R
     routes: list[Route] = []
     for index, keys in enumerate(config.route, start=1):
         policy = errors.attempt(lambda keys=keys: _policy(config, keys, names))
-        if policy is None:
-            continue
+        if keys.path is None:
+            continue  # told when the file was read
         try:
-            routes.append(Route(keys.path, policy))
+            check_route_path(keys.path)
         except RouteSyntaxError as error:
             errors.all.append(ConfigurationError(f"route {index}: path", repr(keys.path), str(error)))
+            continue
+        if policy is not None:
+            routes.append(Route(keys.path, policy))
     return RouteTable(tuple(routes))
 
 
@@ -346,14 +369,15 @@ def _notices(config: GatewayConfig) -> list[str]:
 
 
 def _unnamed_origins(config: GatewayConfig, certificate: _Certificate) -> list[str]:
-    if not certificate.development:
+    issuer = certificate.issuer
+    if issuer is None:
         return []
     notices: list[str] = []
     listed = dict.fromkeys(text for keys in (config, *(config.route or ())) for text in keys.origins or ())
     for text in listed:
         entry = parse_origin_entry(text)
         if isinstance(entry, Origin) and entry.scheme == "https" and entry.host.strip("[]") not in certificate.names:
-            way = f"write --host {entry.host}" if inside_constraints(entry.host) else "write --cert and --key"
+            way = f"write --host {entry.host}" if issuer.vouches_for(entry.host) else "write --cert and --key"
             notices.append(f"{text} is allowed, but the development certificate does not name {entry.host}: {way}")
     return notices
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import msgspec
@@ -20,7 +21,6 @@ from wsguard.vocabulary.errors import ConfigurationError, ConfigurationErrors, n
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 Origins = Annotated[list[str], Meta(description="Pages that may connect; not written: the served host's own pages.")]
 Hosts = Annotated[list[str], Meta(description="Names that are served; not written: those of origins and certificate.")]
@@ -49,7 +49,7 @@ class PolicyKeys(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_
 class RouteKeys(PolicyKeys, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """One ``[[route]]``: a path, exact or ending in ``/*``, and what differs from the defaults."""
 
-    path: Annotated[str, Meta(description="Exact (/login) or ending in /* (by whole segments); first match counts.")]
+    path: Annotated[str, Meta(description="Exact (/login) or ending in /* (by whole segments); first match counts.")] | None
 
 
 def _limit_type(unit: str) -> Any:
@@ -107,8 +107,10 @@ def read_with_errors(path: Path | None, flags: Mapping[str, Any]) -> tuple[Gatew
     if path is not None:
         _resolve_paths(values, path.parent)
     types = _field_types(GatewayConfig)
-    for key, value in flags.items():
-        values[key] = _convert_value(value, types[key], flag_of(key), errors)
+    given = {key: _convert_value(value, types[key], flag_of(key), errors) for key, value in flags.items()}
+    # Absolute, so that a printed configuration means the same from wherever it is read.
+    _resolve_paths(given, Path.cwd())
+    values |= given
     return GatewayConfig(**values), errors
 
 
@@ -209,8 +211,7 @@ def _convert_routes(value: Any, errors: list[ConfigurationError]) -> list[Any] |
     routes: list[Any] = []
     for index, item in enumerate(cast("list[dict[str, Any]]", value), start=1):
         values = _convert_table(item, RouteKeys, f"route {index}: ", errors)
-        if values.get("path") is not None:
-            routes.append(RouteKeys(**values))
+        routes.append(RouteKeys(**{"path": None, **values}))
     return routes or None
 
 

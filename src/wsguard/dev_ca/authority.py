@@ -99,6 +99,10 @@ class DevelopmentAuthority:
         """The certificate's SHA-256, in pairs of hexadecimal digits."""
         return self.certificate.fingerprint(hashes.SHA256()).hex(":").upper()
 
+    def vouches_for(self, name: str) -> bool:
+        """Tell whether a certificate of this authority may name the host *name*."""
+        return inside_constraints(name)
+
     def issue(self, names: Sequence[str]) -> Leaf:
         """
         Issue a server certificate for *names*, each written out (browsers refuse ``*.localhost``).

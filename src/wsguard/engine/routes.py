@@ -20,6 +20,16 @@ class RouteSyntaxError(ValueError):
     """A route's path is not written as one."""
 
 
+def check_route_path(path: str) -> None:
+    """Refuse a path that could never match, or that means another one. Raises RouteSyntaxError."""
+    stem = path.removesuffix("/*") or "/"
+    if not _PATH.fullmatch(path) or "*" in stem or "?" in stem or "#" in stem:
+        raise RouteSyntaxError("a path that is exact (/login) or ends in /*, and holds no query")
+    decoded = decoded_path(stem.encode("ascii"))
+    if decoded != stem.encode("ascii"):
+        raise RouteSyntaxError(f"it decoded and without dot-segments: {decoded.decode('latin-1')}")
+
+
 @dataclass(frozen=True)
 class Route:
     """One path and the policy that covers everything under it, plain HTTP too."""
@@ -28,14 +38,8 @@ class Route:
     policy: Policy
 
     def __post_init__(self) -> None:
-        """Refuse a path that could never match, or that means another one. Raises RouteSyntaxError."""
-        stem = self.path.removesuffix("/*") or "/"
-        if not _PATH.fullmatch(self.path) or "*" in stem or "?" in stem or "#" in stem:
-            raise RouteSyntaxError("a path is exact (/login) or ends in /*, and holds no query")
-        if decoded_path(stem.encode()) != stem.encode():
-            raise RouteSyntaxError(
-                f"write it decoded and without dot-segments: {decoded_path(stem.encode()).decode('latin-1')}"
-            )
+        """Refuse a path that is none. Raises RouteSyntaxError."""
+        check_route_path(self.path)
 
     def matches(self, path: bytes) -> bool:
         """Tell whether *path* is this one or, with ``/*``, stands at or below it by whole segments."""
