@@ -140,8 +140,15 @@ def test_a_file_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("= 1")
     with pytest.raises(ConfigurationError, match="a TOML file"):
         read_config(tmp_path / "bad.toml", {})
-    for text, part in (("route = 1", "[[route]]"), ("route = []", "an empty list"), ("limits = 1", "[limits]"), ("[limits]\norigins = []\n", "above the first [table]")):
-        assert part in errors_of(text=text + "\n" if text.startswith("[") else text + '\nupstream = "http://127.0.0.1:1"\n', folder=tmp_path)
+    for text, part in (
+        ("route = 1", "[[route]]"),
+        ("route = []", "an empty list"),
+        ("limits = 1", "[limits]"),
+        ("[limits]\norigins = []\n", "above the first [table]"),
+    ):
+        assert part in errors_of(
+            text=text + "\n" if text.startswith("[") else text + '\nupstream = "http://127.0.0.1:1"\n', folder=tmp_path
+        )
 
 
 FULL = """
@@ -180,10 +187,19 @@ def test_routes_inherit_what_they_do_not_write(tmp_path: Path) -> None:
     settings = load(text=FULL, folder=tmp_path)
     first, health, rest = settings.routes.routes
     assert (first.path, first.policy.max_message, first.policy.allow_missing_origin) == ("/ws/*", 2048, True)
-    assert (rest.policy.max_message, rest.policy.allow_missing_origin, rest.policy.compression) == (1024 * 1024, False, True)
+    assert (rest.policy.max_message, rest.policy.allow_missing_origin, rest.policy.compression) == (
+        1024 * 1024,
+        False,
+        True,
+    )
     assert health.policy.http == "plain"
     assert settings.upstream.path == str(tmp_path / "app.sock")
-    assert (settings.limits.ping, settings.limits.idle, settings.limits.head, settings.limits.open_address) == (10, 60, 32768, 10)
+    assert (settings.limits.ping, settings.limits.idle, settings.limits.head, settings.limits.open_address) == (
+        10,
+        60,
+        32768,
+        10,
+    )
     assert settings.engine == "stdlib"
     assert any("allow_missing_origin" in notice for notice in settings.notices)
 
@@ -197,7 +213,17 @@ def test_a_flag_replaces_the_files_list_whole(tmp_path: Path) -> None:
 
 def test_printed_configuration_means_the_same(tmp_path: Path) -> None:
     """`--print-config` is fed back and gives the same structure, and the same text."""
-    flags = {**UPSTREAM, "origins": ["https://a.localhost"], "hosts": ["a.localhost"], "listen": ["[::1]:1"], "max_message": "2MiB", "allow_missing_origin": True, "cert": "rel.pem", "key": "rel.key", "upstream_host": 'quote"d'}
+    flags = {
+        **UPSTREAM,
+        "origins": ["https://a.localhost"],
+        "hosts": ["a.localhost"],
+        "listen": ["[::1]:1"],
+        "max_message": "2MiB",
+        "allow_missing_origin": True,
+        "cert": "rel.pem",
+        "key": "rel.key",
+        "upstream_host": 'quote"d',
+    }
     config = read_config(None, flags)
     (tmp_path / "printed.toml").write_text(render_toml(config, "x.json"))
     again = read_config(tmp_path / "printed.toml", {})
@@ -210,8 +236,9 @@ def test_printed_configuration_means_the_same(tmp_path: Path) -> None:
 
 def test_the_schema_knows_every_key() -> None:
     """Editors that read the `#:schema` line complete and check what the program accepts."""
-    import jsonschema
     import tomllib
+
+    import jsonschema
 
     document = schema()
     jsonschema.Draft202012Validator.check_schema(document)
@@ -265,14 +292,18 @@ def test_assembling_tells_its_own_errors() -> None:
         assemble_gateway(read_config(None, {}), DevelopmentAuthority.open)
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("500ms", 0.5), ("30s", 30), ("1.5s", 1.5), ("5m", 300), ("2h", 7200), ("1d", 86400)])
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("500ms", 0.5), ("30s", 30), ("1.5s", 1.5), ("5m", 300), ("2h", 7200), ("1d", 86400)]
+)
 def test_durations(text: str, seconds: float) -> None:
     """With a unit, always."""
     assert parse_duration(text) == seconds
     assert parse_duration(write_duration(seconds)) == seconds
 
 
-@pytest.mark.parametrize(("text", "count"), [("512B", 512), ("64KiB", 65536), ("16MiB", 16 * 1024**2), ("1GiB", 1024**3)])
+@pytest.mark.parametrize(
+    ("text", "count"), [("512B", 512), ("64KiB", 65536), ("16MiB", 16 * 1024**2), ("1GiB", 1024**3)]
+)
 def test_sizes(text: str, count: int) -> None:
     """Binary units, exact."""
     assert parse_size(text) == count
@@ -304,7 +335,12 @@ def test_the_authority_can_vouch_only_for_this_machine() -> None:
     authority = DevelopmentAuthority.open()
     constraints = authority.certificate.extensions.get_extension_for_class(x509.NameConstraints)
     assert constraints.critical
-    assert {str(name.value) for name in constraints.value.permitted_subtrees or ()} == {"localhost", "test", "127.0.0.0/8", "::1/128"}
+    assert {str(name.value) for name in constraints.value.permitted_subtrees or ()} == {
+        "localhost",
+        "test",
+        "127.0.0.0/8",
+        "::1/128",
+    }
     basic = authority.certificate.extensions.get_extension_for_class(x509.BasicConstraints)
     assert (basic.critical, basic.value.ca, basic.value.path_length) == (True, True, 0)
     leaf = authority.issue(["app.localhost", "127.0.0.1"]).certificate
@@ -335,7 +371,14 @@ def test_broken_files_are_told(tmp_path: Path) -> None:
 
 # --- the command line ---------------------------------------------------------------------------------------------------
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "wsguard", *arguments], capture_output=True, text=True, timeout=60, env={**os.environ, "COLUMNS": "100"}, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", "wsguard", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "COLUMNS": "100"},
+        check=False,
+    )
 
 
 def test_flags_and_configuration_errors_exit_2() -> None:

@@ -22,6 +22,7 @@ import pytest
 
 from tests.docs.blocks import ROOT, Block, blocks, blocks_of, commands, pages
 from wsguard.cli import main
+from wsguard.config import load_gateway
 from wsguard.dev_ca import DevelopmentAuthority
 from wsguard.engine.forwarding import UpstreamName, forwarded_fields
 from wsguard.engine.policy import Policy, decide
@@ -70,7 +71,7 @@ def test_there_are_blocks_of_every_kind() -> None:
 def test_a_configuration_is_served(block: Block, place: Path) -> None:
     path = written_configuration(block, place)
     flags = {} if "upstream" in tomllib.loads(block.text) else {"upstream": UPSTREAM}
-    settings = assemble_gateway(read_config(path, flags), DevelopmentAuthority.open)
+    settings = load_gateway(path, flags, DevelopmentAuthority.open)
     assert settings.routes.routes
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 from wsguard.engine.policy import Policy, decide
 from wsguard.engine.routes import RouteTable, single_route
@@ -22,7 +23,7 @@ GOOD = {
 
 
 def handshake(
-    changes: dict[str, str | None] | None = None,
+    changes: Mapping[str, str | None] | None = None,
     *,
     target: bytes = b"/ws",
     method: str = "GET",
@@ -35,7 +36,14 @@ def handshake(
     fields = {**GOOD, **(changes or {})}
     raw = [(name.encode(), value.encode("latin-1")) for name, value in fields.items() if value is not None]
     return Handshake(
-        "handshake", method, target, Fields([*raw, *extra]), version, Peer("127.0.0.1", 5), secure, TLSFacts(server_name)
+        "handshake",
+        method,
+        target,
+        Fields([*raw, *extra]),
+        version,
+        Peer("127.0.0.1", 5),
+        secure,
+        TLSFacts(server_name),
     )
 
 

@@ -47,7 +47,14 @@ def test_fqdn_dot_and_case_are_one_host(value: str) -> None:
 
 @pytest.mark.parametrize(
     ("value", "served"),
-    [("[::1]:1", True), ("only.test:8443", True), ("only.test", False), ("a.wild.test", True), ("a.b.wild.test", False), ("wild.test", False)],
+    [
+        ("[::1]:1", True),
+        ("only.test:8443", True),
+        ("only.test", False),
+        ("a.wild.test", True),
+        ("a.b.wild.test", False),
+        ("wild.test", False),
+    ],
 )
 def test_served_names(value: str, served: bool) -> None:
     """A port counts only where the entry names one; a certificate's wildcard is one label."""
@@ -66,7 +73,19 @@ TABLE = route_table([("/admin/*", ADMIN), ("/ws/*", POLICY), ("/login", POLICY)]
 
 
 @pytest.mark.parametrize(
-    "target", [b"http://169.254.169.254/", b"//evil.example/ws", b"@google.com", b"*", b"", b"ws", b"/w#s", b"/w s", b"/\xc3\xa9", b"/a\x7f"]
+    "target",
+    [
+        b"http://169.254.169.254/",
+        b"//evil.example/ws",
+        b"@google.com",
+        b"*",
+        b"",
+        b"ws",
+        b"/w#s",
+        b"/w s",
+        b"/\xc3\xa9",
+        b"/a\x7f",
+    ],
 )
 def test_target_is_origin_form(target: bytes) -> None:
     """B-HEAD-04: one leading slash, visible ASCII, nothing else."""
@@ -76,21 +95,46 @@ def test_target_is_origin_form(target: bytes) -> None:
 
 @pytest.mark.parametrize(
     "target",
-    [b"/ws/../admin/x", b"/ws/%2e%2e/admin/x", b"/ws/.%2E/x", b"/ws/%252e%252e/x", b"/ws/..;/admin", b"/ws/.", b"/ws/%2f", b"/ws\\x",
-     b"/ws/%5Cx", b"/ws/%00", b"/ws/%0d%0a", b"/ws/%7f", b"/ws/%", b"/ws/%4"],
+    [
+        b"/ws/../admin/x",
+        b"/ws/%2e%2e/admin/x",
+        b"/ws/.%2E/x",
+        b"/ws/%252e%252e/x",
+        b"/ws/..;/admin",
+        b"/ws/.",
+        b"/ws/%2f",
+        b"/ws\\x",
+        b"/ws/%5Cx",
+        b"/ws/%00",
+        b"/ws/%0d%0a",
+        b"/ws/%7f",
+        b"/ws/%",
+        b"/ws/%4",
+    ],
 )
 def test_guard_and_upstream_see_one_path(target: bytes) -> None:
     """B-HEAD-05: a path that means another place once decoded is refused in a handshake."""
     assert reason(handshake(target=target), TABLE) == "target.ambiguous"
 
 
-@pytest.mark.parametrize(("target", "code"), [(b"/ws/../admin/x", "target.ambiguous"), (b"/ws/%2e%2e/admin/x", "target.ambiguous"), (b"/ws/%2fx", None), (b"/ws/a/../b", None), (b"/nowhere", "route.none")])
+@pytest.mark.parametrize(
+    ("target", "code"),
+    [
+        (b"/ws/../admin/x", "target.ambiguous"),
+        (b"/ws/%2e%2e/admin/x", "target.ambiguous"),
+        (b"/ws/%2fx", None),
+        (b"/ws/a/../b", None),
+        (b"/nowhere", "route.none"),
+    ],
+)
 def test_a_page_may_be_spelled_oddly_but_not_into_another_route(target: bytes, code: str | None) -> None:
     """In a page an odd spelling goes on as it is, unless it would reach another route."""
     assert reason(page(target=target), TABLE) == code
 
 
-@pytest.mark.parametrize("target", [b"/.wsguard", b"/.wsguard/ticket", b"/%2Ewsguard/x", b"/a/../.wsguard/x", b"/.wsguar%64"])
+@pytest.mark.parametrize(
+    "target", [b"/.wsguard", b"/.wsguard/ticket", b"/%2Ewsguard/x", b"/a/../.wsguard/x", b"/.wsguar%64"]
+)
 def test_our_own_paths_are_never_the_apps(target: bytes) -> None:
     """Nothing answers under /.wsguard/ yet, in no spelling that decodes to it."""
     assert reason(page(target=target)) == "route.reserved"
@@ -104,8 +148,18 @@ def test_the_query_is_not_judged() -> None:
 
 @pytest.mark.parametrize(
     ("path", "request_path", "matches"),
-    [("/ws/*", b"/ws", True), ("/ws/*", b"/ws/", True), ("/ws/*", b"/ws/a/b", True), ("/ws/*", b"/wsx", False), ("/*", b"/", True),
-     ("/*", b"/a", True), ("/login", b"/login", True), ("/login", b"/login/", False), ("/", b"/", True), ("/", b"/a", False)],
+    [
+        ("/ws/*", b"/ws", True),
+        ("/ws/*", b"/ws/", True),
+        ("/ws/*", b"/ws/a/b", True),
+        ("/ws/*", b"/wsx", False),
+        ("/*", b"/", True),
+        ("/*", b"/a", True),
+        ("/login", b"/login", True),
+        ("/login", b"/login/", False),
+        ("/", b"/", True),
+        ("/", b"/a", False),
+    ],
 )
 def test_routes_match_whole_segments(path: str, request_path: bytes, matches: bool) -> None:
     """RULES §12."""
@@ -153,7 +207,13 @@ def test_only_tls_is_served(secure: bool | None) -> None:
 
 @pytest.mark.parametrize(
     ("server_name", "host", "code"),
-    [("app.test", "app.test", None), ("APP.test", "app.test.", None), (None, "app.test", None), ("open.test", "app.test", "transport.sni_mismatch"), ("app.test", "app.test:8443", None)],
+    [
+        ("app.test", "app.test", None),
+        ("APP.test", "app.test.", None),
+        (None, "app.test", None),
+        ("open.test", "app.test", "transport.sni_mismatch"),
+        ("app.test", "app.test:8443", None),
+    ],
 )
 def test_sni_and_host_agree(server_name: str | None, host: str, code: str | None) -> None:
     """B-TLS-01: the name that chose the certificate is the name that is asked for."""
@@ -205,7 +265,10 @@ def test_http_2_has_no_key_upgrade_or_connection() -> None:
     lean = {"Upgrade": None, "Connection": None, "Sec-WebSocket-Key": None}
     assert reason(handshake(lean, method="CONNECT", version="2")) is None
     assert reason(handshake(lean, method="GET", version="2")) == "syntax.method"
-    assert reason(handshake({**lean, "Origin": "https://evil.test"}, method="CONNECT", version="2")) == "origin.not_allowed"
+    assert (
+        reason(handshake({**lean, "Origin": "https://evil.test"}, method="CONNECT", version="2"))
+        == "origin.not_allowed"
+    )
 
 
 def test_a_wrong_version_is_told_the_right_one() -> None:
@@ -217,8 +280,17 @@ def test_a_wrong_version_is_told_the_right_one() -> None:
 
 @pytest.mark.parametrize(
     ("value", "good"),
-    [("permessage-deflate", True), ("permessage-deflate; client_max_window_bits", True), ('a; b="c", d; e=f', True), ("", False), ("a,,b", False),
-     ("a; b=", False), ("a; =b", False), ('a; b="c', False), ("a; b=" + '"\\c' * 4000, False)],
+    [
+        ("permessage-deflate", True),
+        ("permessage-deflate; client_max_window_bits", True),
+        ('a; b="c", d; e=f', True),
+        ("", False),
+        ("a,,b", False),
+        ("a; b=", False),
+        ("a; =b", False),
+        ('a; b="c', False),
+        ("a; b=" + '"\\c' * 4000, False),
+    ],
 )
 def test_extensions_have_a_grammar(value: str, good: bool) -> None:
     """B-HEAD-07: quoted and unclosed, it is refused in linear time."""
@@ -261,9 +333,16 @@ def test_secrets_are_parted_from_what_is_shown() -> None:
 
 @pytest.mark.parametrize(
     ("value", "code"),
-    [("a b", "subprotocol.malformed"), ("a,", "subprotocol.malformed"), ("a/b", "subprotocol.malformed"), ("a,a", "subprotocol.repeated"), ("a,A", None),
-     (",".join(f"p{n}" for n in range(33)), "subprotocol.too_many"), ("x" * 8193, "subprotocol.too_large"),
-     ("wsguard.ticket.A, wsguard.bearer.B", "subprotocol.only_credentials")],
+    [
+        ("a b", "subprotocol.malformed"),
+        ("a,", "subprotocol.malformed"),
+        ("a/b", "subprotocol.malformed"),
+        ("a,a", "subprotocol.repeated"),
+        ("a,A", None),
+        (",".join(f"p{n}" for n in range(33)), "subprotocol.too_many"),
+        ("x" * 8193, "subprotocol.too_large"),
+        ("wsguard.ticket.A, wsguard.bearer.B", "subprotocol.only_credentials"),
+    ],
 )
 def test_an_offer_has_a_grammar(value: str, code: str | None) -> None:
     """Tokens, once each, bounded, not secrets alone."""
@@ -289,8 +368,16 @@ SAME_POLICY = Policy(origins=["https://app.test"], http="same-policy")
         ("GET", {"Sec-Fetch-Site": "none"}, None),
         ("GET", {"Sec-Fetch-Site": "cross-site"}, "fetch.site"),
         ("GET", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}, None),
-        ("GET", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe"}, "fetch.site"),
-        ("POST", {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}, "fetch.site"),
+        (
+            "GET",
+            {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe"},
+            "fetch.site",
+        ),
+        (
+            "POST",
+            {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"},
+            "fetch.site",
+        ),
         ("POST", {"Sec-Fetch-Site": "same-site"}, "fetch.site"),
     ],
 )

@@ -22,7 +22,9 @@ def test_idn_dot_is_a_dot() -> None:
     assert not takes_hsts(b"LOCALHOST.")
 
 
-@pytest.mark.parametrize("host", [b"localhost", b"app.localhost:8443", b"test", b"app.test", b"127.0.0.1", b"[::1]:1", b"a/b", None])
+@pytest.mark.parametrize(
+    "host", [b"localhost", b"app.localhost:8443", b"test", b"app.test", b"127.0.0.1", b"[::1]:1", b"a/b", None]
+)
 def test_local_names_get_no_hsts(host: bytes | None) -> None:
     """It would bind every other port of them to TLS."""
     assert delivered_fields([(b"Strict-Transport-Security", b"max-age=63072000")], host=host, secure=True) == []
@@ -37,7 +39,13 @@ def test_a_longer_hsts_of_the_app_stays() -> None:
 
 @pytest.mark.parametrize(
     ("value", "secured"),
-    [(b"a=b", b"a=b; Secure"), (b"a=b; Path=/", b"a=b; Path=/; Secure"), (b"a=b; secure", b"a=b; secure"), (b"secure=1", b"secure=1; Secure"), (b"a=b;Secure;HttpOnly", b"a=b;Secure;HttpOnly")],
+    [
+        (b"a=b", b"a=b; Secure"),
+        (b"a=b; Path=/", b"a=b; Path=/; Secure"),
+        (b"a=b; secure", b"a=b; secure"),
+        (b"secure=1", b"secure=1; Secure"),
+        (b"a=b;Secure;HttpOnly", b"a=b;Secure;HttpOnly"),
+    ],
 )
 def test_cookies_become_secure(value: bytes, secured: bytes) -> None:
     """A cookie of an app that thinks it speaks http must not leave over http."""

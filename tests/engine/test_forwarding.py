@@ -19,7 +19,21 @@ def sent(subject: Handshake, policy: Policy = POLICY) -> dict[str, list[str]]:
     return fields
 
 
-@pytest.mark.parametrize("name", ["X-Forwarded-Proto", "X_Forwarded_Proto", "X.Forwarded.Proto", "x-FORWARDED_for", "X_Real_IP", "True_Client_IP", "X.Client-IP", "X_WSGuard_Subject", "FORWARDED", "X-Forwarded"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "X-Forwarded-Proto",
+        "X_Forwarded_Proto",
+        "X.Forwarded.Proto",
+        "x-FORWARDED_for",
+        "X_Real_IP",
+        "True_Client_IP",
+        "X.Client-IP",
+        "X_WSGuard_Subject",
+        "FORWARDED",
+        "X-Forwarded",
+    ],
+)
 def test_aliases_are_the_header(name: str) -> None:
     """B-PROXY-03: CGI and WSGI fold `-`, `_` and `.`: a name that folds to a managed one is dropped."""
     assert is_managed(name.encode())
@@ -29,7 +43,9 @@ def test_aliases_are_the_header(name: str) -> None:
         assert name.lower() not in fields or len(fields[name.lower()]) == 1
 
 
-@pytest.mark.parametrize("name", ["X-Forwarded-Prefix", "X-Forwarded-Port", "X-Forwarded-Server", "X-Forwarded-Ssl", "X-Forwarded-Anything"])
+@pytest.mark.parametrize(
+    "name", ["X-Forwarded-Prefix", "X-Forwarded-Port", "X-Forwarded-Server", "X-Forwarded-Ssl", "X-Forwarded-Anything"]
+)
 def test_whole_forwarded_family_is_rebuilt(name: str) -> None:
     """B-PROXY-04: every X-Forwarded-* is dropped, not only those that we set."""
     assert name.lower() not in sent(handshake({name: "evil"}))
@@ -41,17 +57,23 @@ def test_whole_forwarded_family_is_rebuilt(name: str) -> None:
     assert fields["forwarded"] == ['for=127.0.0.1;host="app.test";proto=https']
 
 
-@pytest.mark.parametrize("option", ["X-Forwarded-Host", "x-forwarded-host", "X-Forwarded-For", "Origin", "Host", "Cookie", "Sec-Fetch-Site"])
+@pytest.mark.parametrize(
+    "option", ["X-Forwarded-Host", "x-forwarded-host", "X-Forwarded-For", "Origin", "Host", "Cookie", "Sec-Fetch-Site"]
+)
 def test_connection_cannot_name_our_headers(option: str) -> None:
     """B-PROXY-05: what a page's Connection names can strip neither ours nor what we judged."""
-    subject = page({"Connection": f"close, {option}", "Origin": "https://evil.test", "Cookie": "a=b", "Sec-Fetch-Site": "none"})
+    subject = page(
+        {"Connection": f"close, {option}", "Origin": "https://evil.test", "Cookie": "a=b", "Sec-Fetch-Site": "none"}
+    )
     assert option.lower() in sent(subject)
     assert "connection" not in sent(subject)
 
 
 def test_connection_options_are_hop_by_hop() -> None:
     """RFC 9110 §7.6.1: what Connection names otherwise goes no further."""
-    fields = sent(page({"Connection": "X-Hop", "X-Hop": "1", "Keep-Alive": "1", "TE": "trailers", "Proxy-Authorization": "x"}))
+    fields = sent(
+        page({"Connection": "X-Hop", "X-Hop": "1", "Keep-Alive": "1", "TE": "trailers", "Proxy-Authorization": "x"})
+    )
     assert not {"x-hop", "keep-alive", "te", "proxy-authorization"} & fields.keys()
 
 
@@ -85,18 +107,25 @@ def test_host_and_origin_are_rewritten_only_if_written() -> None:
 
 def test_secrets_and_extensions_are_taken_out() -> None:
     """What was parted from the offer reaches no upstream; deflate only where it is passed through."""
-    offer = {"Sec-WebSocket-Protocol": "chat, wsguard.v1, wsguard.ticket.A", "Sec-WebSocket-Extensions": "x-other, permessage-deflate; client_max_window_bits"}
+    offer = {
+        "Sec-WebSocket-Protocol": "chat, wsguard.v1, wsguard.ticket.A",
+        "Sec-WebSocket-Extensions": "x-other, permessage-deflate; client_max_window_bits",
+    }
     assert sent(handshake(dict(offer)))["sec-websocket-protocol"] == ["chat"]
     assert "sec-websocket-extensions" not in sent(handshake(dict(offer)))
     passing = Policy(origins=["https://app.test"], compression=True)
-    assert sent(handshake(dict(offer)), passing)["sec-websocket-extensions"] == ["permessage-deflate; client_max_window_bits"]
+    assert sent(handshake(dict(offer)), passing)["sec-websocket-extensions"] == [
+        "permessage-deflate; client_max_window_bits"
+    ]
     assert "sec-websocket-protocol" not in sent(handshake({"Sec-WebSocket-Protocol": "wsguard.v1"}))
 
 
 def test_ipv6_peers_are_quoted_in_forwarded() -> None:
     """RFC 7239 §6."""
     subject = handshake()
-    other = Handshake("handshake", "GET", subject.target, subject.fields, "1.1", type(subject.peer)("::1", 1), secure=True)
+    other = Handshake(
+        "handshake", "GET", subject.target, subject.fields, "1.1", type(subject.peer)("::1", 1), secure=True
+    )
     fields = dict(forwarded_fields(other, accepted(subject), UPSTREAM))
     assert fields[b"Forwarded"] == b'for="[::1]";host="app.test";proto=https'
     assert fields[b"X-Forwarded-For"] == b"::1"
@@ -104,5 +133,11 @@ def test_ipv6_peers_are_quoted_in_forwarded() -> None:
 
 def test_what_comes_back_is_cleaned() -> None:
     """Hop-by-hop fields and identity fields of the upstream end here."""
-    fields = [(b"Connection", b"x-hop"), (b"X-Hop", b"1"), (b"X_WSGuard_Subject", b"a"), (b"Content-Length", b"1"), (b"X-Good", b"1")]
+    fields = [
+        (b"Connection", b"x-hop"),
+        (b"X-Hop", b"1"),
+        (b"X_WSGuard_Subject", b"a"),
+        (b"Content-Length", b"1"),
+        (b"X-Good", b"1"),
+    ]
     assert returned_fields(fields, [b"x-hop"]) == [(b"X-Good", b"1")]

@@ -19,7 +19,14 @@ class Clock:
 
 @pytest.mark.parametrize(
     ("address", "key"),
-    [("1.2.3.4", "1.2.3.4"), ("::ffff:1.2.3.4", "1.2.3.4"), ("2001:db8::1", "2001:db8::/64"), ("2001:db8::ffff:1", "2001:db8::/64"), ("fe80::1%eth0", "fe80::/64"), ("unix", "unix")],
+    [
+        ("1.2.3.4", "1.2.3.4"),
+        ("::ffff:1.2.3.4", "1.2.3.4"),
+        ("2001:db8::1", "2001:db8::/64"),
+        ("2001:db8::ffff:1", "2001:db8::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("unix", "unix"),
+    ],
 )
 def test_one_client_one_bucket(address: str, key: str) -> None:
     """B-PROXY-09's counting part: a mapped address is its IPv4 address, IPv6 counts by /64."""

@@ -52,7 +52,10 @@ def test_origin_is_compared_whole(listed: str, sent: str) -> None:
 
 @pytest.mark.parametrize(
     ("listed", "sent"),
-    [("https://example.com", "https://example.com.malicious.domain"), ("https://my.website.com", "https://myawebsite.com")],
+    [
+        ("https://example.com", "https://example.com.malicious.domain"),
+        ("https://my.website.com", "https://myawebsite.com"),
+    ],
 )
 def test_allow_list_is_never_a_pattern(listed: str, sent: str) -> None:
     """B-ORIGIN-04: an entry is no regular expression, and one that looks like one stops the start."""
@@ -82,7 +85,9 @@ def test_same_origin_uses_host_header_only() -> None:
     assert reason(sent, SAME_ORIGIN) == "target.form"
 
 
-@pytest.mark.parametrize("sent", ["http://127.attacker.example", "http://localhost.attacker.example", "http://127.0.0.1.nip.io"])
+@pytest.mark.parametrize(
+    "sent", ["http://127.attacker.example", "http://localhost.attacker.example", "http://127.0.0.1.nip.io"]
+)
 def test_loopback_is_parsed_not_prefixed(sent: str) -> None:
     """B-ORIGIN-08: with http loopback origins allowed, a name that merely begins like one is still refused."""
     loud = Policy(origins=["http://127.0.0.1:8000"], hosts=["app.test"], allow_http_loopback_origins=True)
@@ -110,7 +115,14 @@ def test_default_is_not_everyone(origins: Sequence[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "sent", ["https://a.test https://b.test", "https://app.test.", "https://u@app.test", "https://app.test/", "HTTPS://app.test"]
+    "sent",
+    [
+        "https://a.test https://b.test",
+        "https://app.test.",
+        "https://u@app.test",
+        "https://app.test/",
+        "HTTPS://app.test",
+    ],
 )
 def test_origin_grammar(sent: str) -> None:
     """B-ORIGIN-12: one origin, as a browser serialises it; two fields are malformed in either order."""
@@ -140,7 +152,9 @@ def test_what_was_proven_goes_on() -> None:
 
 def test_app_schemes_can_be_listed() -> None:
     """Tauri, Capacitor and extensions have origins of their own."""
-    policy = Policy(origins=["tauri://localhost", "chrome-extension://abcdefghijklmnopabcdefghijklmnop"], hosts=["app.test"])
+    policy = Policy(
+        origins=["tauri://localhost", "chrome-extension://abcdefghijklmnopabcdefghijklmnop"], hosts=["app.test"]
+    )
     assert origin("tauri://localhost", policy) is None
     assert origin("chrome-extension://abcdefghijklmnopabcdefghijklmnop", policy) is None
     assert origin("tauri://other", policy) == "origin.not_allowed"

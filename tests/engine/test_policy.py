@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from tests.engine.make import POLICY, handshake, reason
 from wsguard.engine.checks import ORDER
-from wsguard.engine.policy import Policy, decide
+from wsguard.engine.policy import Context, Policy, decide
 from wsguard.engine.routes import single_route
 from wsguard.vocabulary.decision import Accept, Passed, Refuse
+from wsguard.vocabulary.handshake import Handshake
 
 
 class Check:
     """A check that answers, or raises, what the test says."""
 
-    name = "test"
+    name: ClassVar[str] = "test"
 
     def __init__(self, answer: Any) -> None:
         self.answer = answer
 
-    def check(self, *_: object) -> Any:
+    def check(self, handshake: Handshake, context: Context) -> Any:
         if isinstance(self.answer, BaseException):
             raise self.answer
         return self.answer

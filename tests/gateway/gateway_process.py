@@ -19,7 +19,9 @@ DEADLINE = 20.0
 class GatewayProcess:
     """One running ``wsguard gateway --config FILE``; *log* holds every JSON line so far."""
 
-    def __init__(self, config: Path, environment: dict[str, str] | None = None, program: list[str] | None = None) -> None:
+    def __init__(
+        self, config: Path, environment: dict[str, str] | None = None, program: list[str] | None = None
+    ) -> None:
         command = program or [sys.executable, "-m", "wsguard"]
         self._errors = (config.parent / f"{config.stem}.stderr").open("w+b")
         self.process = subprocess.Popen(
@@ -109,5 +111,3 @@ class GatewayProcess:
 def _address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     return host.strip("[]"), int(port)
-
-

@@ -7,11 +7,14 @@ import socket
 import ssl
 import struct
 from dataclasses import dataclass
+from typing import Self
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 
 
-def handshake(host: str = "app.test", origin: str | None = "https://app.test", path: str = "/ws", extra: str = "") -> bytes:
+def handshake(
+    host: str = "app.test", origin: str | None = "https://app.test", path: str = "/ws", extra: str = ""
+) -> bytes:
     """A good handshake's bytes."""
     origin_line = "" if origin is None else f"Origin: {origin}\r\n"
     return (
@@ -34,7 +37,9 @@ def frame(opcode: int, payload: bytes, *, fin: bool = True, masked: bool = True,
         return head + payload
     mask = b"\x37\xfa\x21\x3d"  # fixed (RFC 6455 §5.7 uses it too): test names must not change from run to run
     repeated = (mask * (len(payload) // 4 + 1))[: len(payload)]
-    return head + mask + (int.from_bytes(payload, "big") ^ int.from_bytes(repeated, "big")).to_bytes(len(payload), "big")
+    return (
+        head + mask + (int.from_bytes(payload, "big") ^ int.from_bytes(repeated, "big")).to_bytes(len(payload), "big")
+    )
 
 
 @dataclass(frozen=True)
@@ -168,7 +173,7 @@ class RawClient:
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.sock.close()
 
-    def __enter__(self) -> RawClient:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:

@@ -9,6 +9,7 @@ import struct
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import pytest
 
@@ -81,11 +82,11 @@ def test_http_on_the_tls_port_is_told_so(start_gateway: StartGateway, start_upst
 
 
 def test_hostile_hellos_with_a_key_log_in_the_environment(
-    start_gateway: StartGateway, start_upstream: StartUpstream, client_context: ssl.SSLContext, tmp_path: object
+    start_gateway: StartGateway, start_upstream: StartUpstream, client_context: ssl.SSLContext, tmp_path: Path
 ) -> None:
     """aiofastnet 1.2.0 dies where a context has a callback: with SSLKEYLOGFILE set, the gateway lives, and logs no key."""
-    log = f"{tmp_path}/keys.log"
-    gateway = start_gateway(start_upstream(echo).url, environment={"SSLKEYLOGFILE": log})
+    log = tmp_path / "keys.log"
+    gateway = start_gateway(start_upstream(echo).url, environment={"SSLKEYLOGFILE": str(log)})
     chance = random.Random(8446)
     hello = real_hello()
     for number in range(200):
@@ -95,8 +96,7 @@ def test_hostile_hellos_with_a_key_log_in_the_environment(
         with socket.create_connection(gateway.address) as sock:
             sock.sendall(bytes(data[: chance.randrange(1, len(data) + 1)] if number % 2 else data))
     alive(gateway.address, client_context)
-    with pytest.raises(FileNotFoundError):
-        open(log).close()
+    assert not log.exists()
 
 
 def test_a_hello_byte_by_byte_is_a_hello(
@@ -131,7 +131,9 @@ def test_a_hello_byte_by_byte_is_a_hello(
     assert gateway.wait_for("handshake.refused")["reason"] == "transport.sni_mismatch"
 
 
-def test_old_tls_is_not_spoken(start_gateway: StartGateway, start_upstream: StartUpstream, client_context: ssl.SSLContext) -> None:
+def test_old_tls_is_not_spoken(
+    start_gateway: StartGateway, start_upstream: StartUpstream, client_context: ssl.SSLContext
+) -> None:
     """TLS 1.2 and later, ALPN http/1.1."""
     gateway = start_gateway(start_upstream(echo).url)
     for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):

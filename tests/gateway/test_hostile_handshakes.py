@@ -11,7 +11,10 @@ from wsguard.testing import MountUnderTest, check_mount
 
 
 def test_every_row_is_answered_as_written(
-    engine: str, start_gateway: Callable[..., Any], start_upstream: Callable[..., RecordingUpstream], client_context: ssl.SSLContext
+    engine: str,
+    start_gateway: Callable[..., Any],
+    start_upstream: Callable[..., RecordingUpstream],
+    client_context: ssl.SSLContext,
 ) -> None:
     """The gateway sees every fact, so nothing is hidden and nothing is refused for another reason than written."""
     upstream = start_upstream()
@@ -20,6 +23,8 @@ def test_every_row_is_answered_as_written(
         gateway.address, client_context, "app.test", "https://app.test", upstream.count, gateway.reason_of
     )
     results = check_mount(mount)
-    wrong = [f"{result.row.name}: {result.result}, {result.detail}" for result in results if result.result != "as written"]
+    wrong = [
+        f"{result.row.name}: {result.result}, {result.detail}" for result in results if result.result != "as written"
+    ]
     assert not wrong, "\n".join(wrong)
     assert len(results) > 100

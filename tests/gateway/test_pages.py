@@ -104,7 +104,11 @@ def test_an_unsafe_request_is_never_sent_twice(
 @pytest.mark.parametrize(
     ("answer", "method", "body"),
     [
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n2\r\nde\r\n0\r\nX-Trailer: 1\r\n\r\n", "GET", b"abcde"),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n2\r\nde\r\n0\r\nX-Trailer: 1\r\n\r\n",
+            "GET",
+            b"abcde",
+        ),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", "HEAD", b""),
         (b"HTTP/1.1 204 No Content\r\n\r\n", "GET", b""),
         (b"HTTP/1.1 304 Not Modified\r\nETag: x\r\n\r\n", "GET", b""),
@@ -199,12 +203,18 @@ def test_uploads_are_streamed_and_reframed(
         client.send(body)
         assert read_response(client)[1] == b"ok"
     with RawClient(gateway.address, client_context) as client:
-        client.send(request("POST", fields="Transfer-Encoding: chunked\r\n") + b"3;ext=1\r\nabc\r\n2\r\nde\r\n0\r\nX-Forwarded-For: 6.6.6.6\r\n\r\n")
+        client.send(
+            request("POST", fields="Transfer-Encoding: chunked\r\n")
+            + b"3;ext=1\r\nabc\r\n2\r\nde\r\n0\r\nX-Forwarded-For: 6.6.6.6\r\n\r\n"
+        )
         assert client.reader.head().startswith(b"HTTP/1.1 100 ")
         assert read_response(client)[1] == b"ok"
     assert upstream.received[0].value("Content-Length") == str(len(body))
     assert b"6.6.6.6" not in upstream.received[1].rest
-    assert upstream.received[1].rest.replace(b"5\r\nabcde\r\n", b"3\r\nabc\r\n2\r\nde\r\n") == b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
+    assert (
+        upstream.received[1].rest.replace(b"5\r\nabcde\r\n", b"3\r\nabc\r\n2\r\nde\r\n")
+        == b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
+    )
     assert gateway.memory() - before < 4_000_000
 
 
@@ -319,7 +329,9 @@ def test_pages_are_delivered_over_https_for_good(
 ) -> None:
     """HSTS on every answer, ours too; the app's cookies become Secure; not on local names."""
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nSet-Cookie: a=b\r\nX-WSGuard-Subject: forged\r\n\r\nok"
-    gateway = start_gateway(start_upstream(answering(answer)).url, hosts=["app.example", "app.test"], origins=["https://app.example"])
+    gateway = start_gateway(
+        start_upstream(answering(answer)).url, hosts=["app.example", "app.test"], origins=["https://app.example"]
+    )
     with RawClient(gateway.address, client_context, server_name=None) as client:
         client.send(request().replace(b"app.test", b"app.example"))
         head = read_response(client)[0]
@@ -336,14 +348,20 @@ def test_pages_are_delivered_over_https_for_good(
 
 @pytest.mark.parametrize("framing", ["length", "chunked", "close"])
 def test_a_slow_reader_gets_every_byte_of_a_large_page(
-    engine: str, framing: str, start_gateway: StartGateway, start_upstream: StartUpstream, client_context: ssl.SSLContext
+    engine: str,
+    framing: str,
+    start_gateway: StartGateway,
+    start_upstream: StartUpstream,
+    client_context: ssl.SSLContext,
 ) -> None:
     """A client slower than the app: nothing hangs, no tail is lost, and memory stays bounded meanwhile."""
     size, piece = 6_000_000, b"z" * 50_000
     stuck = threading.Event()
 
     def script(received: Received) -> None:
-        fields = {"length": f"Content-Length: {size}\r\n", "chunked": "Transfer-Encoding: chunked\r\n", "close": ""}[framing]
+        fields = {"length": f"Content-Length: {size}\r\n", "chunked": "Transfer-Encoding: chunked\r\n", "close": ""}[
+            framing
+        ]
         received.sock.sendall(f"HTTP/1.1 200 OK\r\n{fields}\r\n".encode())
         received.sock.settimeout(0.3)
         sent = 0
@@ -379,7 +397,11 @@ def test_a_slow_reader_gets_every_byte_of_a_large_page(
     ],
 )
 def test_a_broken_answer_is_502(
-    start_gateway: StartGateway, start_upstream: StartUpstream, client_context: ssl.SSLContext, answer: bytes, reason: str
+    start_gateway: StartGateway,
+    start_upstream: StartUpstream,
+    client_context: ssl.SSLContext,
+    answer: bytes,
+    reason: str,
 ) -> None:
     """One status, one log line, whatever the upstream says."""
     gateway = start_gateway(start_upstream(lambda received: received.sock.sendall(answer)).url)
@@ -403,9 +425,7 @@ def test_an_upstream_over_tls_is_verified(
         assert client.status(request()) == 200
 
 
-def test_a_unix_socket_upstream(
-    start_gateway: StartGateway, client_context: ssl.SSLContext, tmp_path: object
-) -> None:
+def test_a_unix_socket_upstream(start_gateway: StartGateway, client_context: ssl.SSLContext, tmp_path: object) -> None:
     """`unix:PATH` works like a port."""
     import socket
 

@@ -7,7 +7,7 @@ import ssl
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 
 import pytest
@@ -103,7 +103,17 @@ def test_a_stream_cut_anywhere_arrives_whole(
 ) -> None:
     """Fast path and scanner alike: bytes arrive in order and unchanged, however the packets are cut."""
     gateway = start_gateway(start_upstream(echo).url, tls_engine=engine_name)
-    payloads = [b"a", b"b" * 125, b"c" * 126, b"d" * 255, b"e" * 4088, b"f" * 4089, b"g" * 65535, b"h" * 65536, b"i" * 300_000]
+    payloads = [
+        b"a",
+        b"b" * 125,
+        b"c" * 126,
+        b"d" * 255,
+        b"e" * 4088,
+        b"f" * 4089,
+        b"g" * 65535,
+        b"h" * 65536,
+        b"i" * 300_000,
+    ]
     with RawClient(gateway.address, client_context) as client:
         client.open()
         for payload in payloads:
@@ -210,7 +220,9 @@ def test_a_ping_of_ours_is_answered_to_us_alone(
         assert ping.opcode == PING
         client.send(frame(PONG, ping.payload) + frame(PONG, b"unsolicited") + frame(PING, b"theirs"))
         got = [present(received.frame()) for _ in range(3)]
-        assert [(piece.opcode, piece.payload) for piece in got if piece.opcode != PING or piece.payload == b"theirs"] == [
+        assert [
+            (piece.opcode, piece.payload) for piece in got if piece.opcode != PING or piece.payload == b"theirs"
+        ] == [
             (PONG, b"unsolicited"),
             (PING, b"theirs"),
         ]
@@ -246,7 +258,9 @@ def test_silence_ends_a_socket_and_pongs_are_sound(
 
     with ExitStack() as stack:
         client, received = connected(gateway.address, client_context, upstream, stack)
-        upstream_thread = threading.Thread(target=answer_pings, args=(received.frame, received.sock.sendall), kwargs={"masked": False})
+        upstream_thread = threading.Thread(
+            target=answer_pings, args=(received.frame, received.sock.sendall), kwargs={"masked": False}
+        )
         upstream_thread.start()
         begin = time.monotonic()
         for _ in range(4):
@@ -341,7 +355,7 @@ def test_many_fragments_pass_and_floods_do_not(
 
 
 @contextmanager
-def pinging(address: tuple[str, int], context: ssl.SSLContext, times: list[float]) -> Iterator[None]:
+def pinging(address: tuple[str, int], context: ssl.SSLContext, times: list[float]) -> Generator[None]:
     """Measure round trips of small messages beside whatever the test does."""
     stop = threading.Event()
 
@@ -419,9 +433,14 @@ def test_a_side_that_does_not_read_costs_bounded_memory(
         sender.sendall(message)
         assert present((warm_received if direction == "from client" else warm_client).frame()).payload == b"x" * 65536
         before = gateway.memory()
-        stuck = [_offer(client.sock if direction == "from client" else received.sock, message, offered) for client, received in opened]
+        stuck = [
+            _offer(client.sock if direction == "from client" else received.sock, message, offered)
+            for client, received in opened
+        ]
         growth = (gateway.memory() - before) / pairs
-        print(f"{engine_name}, {direction}: {growth / 1024:.0f} KiB a pair, sent {[round(sent / 1024) for sent in stuck]} KiB of {offered // 1024}")
+        print(
+            f"{engine_name}, {direction}: {growth / 1024:.0f} KiB a pair, sent {[round(sent / 1024) for sent in stuck]} KiB of {offered // 1024}"
+        )
         assert all(sent < 16 * 1024 * 1024 for sent in stuck), "the bytes were drained: the test shows nothing"
         assert all(sent > 0 for sent in stuck)
         assert growth < 1024 * 1024
@@ -446,7 +465,9 @@ def test_compression_passes_where_it_was_negotiated(
 
     def script(received: Received) -> None:
         received.sock.settimeout(20)
-        received.sock.sendall(received.switching_protocols("Sec-WebSocket-Extensions: permessage-deflate; client_no_context_takeover"))
+        received.sock.sendall(
+            received.switching_protocols("Sec-WebSocket-Extensions: permessage-deflate; client_no_context_takeover")
+        )
         received.done.wait(20)
 
     upstream = start_upstream(script)

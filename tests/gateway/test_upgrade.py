@@ -82,7 +82,11 @@ def test_more_early_bytes_than_the_bound_wait_in_the_kernel(
     ],
 )
 def test_refused_upgrade_is_no_tunnel(
-    start_gateway: StartGateway, start_upstream: StartUpstream, client_context: ssl.SSLContext, answer: bytes, status: int
+    start_gateway: StartGateway,
+    start_upstream: StartUpstream,
+    client_context: ssl.SSLContext,
+    answer: bytes,
+    status: int,
 ) -> None:
     """B-UPSTREAM-01: the app's refusal reaches the client, body included; then both connections end, nothing goes on."""
 
@@ -146,7 +150,11 @@ def garbage(received: Received) -> None:
 
 @pytest.mark.parametrize(
     ("script", "status", "reason"),
-    [(reset, 502, "upstream.unreachable"), (garbage, 502, "upstream.malformed"), (hold_before_101, 504, "upstream.slow")],
+    [
+        (reset, 502, "upstream.unreachable"),
+        (garbage, 502, "upstream.malformed"),
+        (hold_before_101, 504, "upstream.slow"),
+    ],
 )
 def test_a_broken_or_slow_upstream(
     start_gateway: StartGateway,
@@ -231,13 +239,21 @@ def test_upgrade_answer_is_ours(
     """RULES §5: the 101 is built by us; the app's cookies become Secure, identity and hop-by-hop fields end here."""
 
     def script(received: Received) -> None:
-        extra = ("Set-Cookie: a=b; HttpOnly", "X-WSGuard-Session: forged", "Keep-Alive: 5", "X-App: yes", "Sec-WebSocket-Protocol: chat")
+        extra = (
+            "Set-Cookie: a=b; HttpOnly",
+            "X-WSGuard-Session: forged",
+            "Keep-Alive: 5",
+            "X-App: yes",
+            "Sec-WebSocket-Protocol: chat",
+        )
         received.sock.sendall(received.switching_protocols(*extra))
         received.done.wait(20)
 
     gateway = start_gateway(start_upstream(script).url)
     with RawClient(gateway.address, client_context) as client:
-        head = client.open(handshake(extra="Sec-WebSocket-Protocol: chat, wsguard.v1, wsguard.ticket.SECRET\r\n")).decode()
+        head = client.open(
+            handshake(extra="Sec-WebSocket-Protocol: chat, wsguard.v1, wsguard.ticket.SECRET\r\n")
+        ).decode()
     lines = head.split("\r\n")
     assert "Set-Cookie: a=b; HttpOnly; Secure" in lines
     assert "X-App: yes" in lines
@@ -247,9 +263,16 @@ def test_upgrade_answer_is_ours(
     assert "SECRET" not in head
 
 
-@pytest.mark.parametrize(("offer", "answered"), [("chat, wsguard.v1", "wsguard.v1"), ("chat", None), ("wsguard.v1, wsguard.bearer.X", "wsguard.v1")])
+@pytest.mark.parametrize(
+    ("offer", "answered"),
+    [("chat, wsguard.v1", "wsguard.v1"), ("chat", None), ("wsguard.v1, wsguard.bearer.X", "wsguard.v1")],
+)
 def test_the_companion_is_answered_where_the_app_selects_nothing(
-    start_gateway: StartGateway, start_upstream: StartUpstream, client_context: ssl.SSLContext, offer: str, answered: str | None
+    start_gateway: StartGateway,
+    start_upstream: StartUpstream,
+    client_context: ssl.SSLContext,
+    offer: str,
+    answered: str | None,
 ) -> None:
     """RULES §4: Chromium fails a socket that offered protocols and got none; nothing that was not offered is answered."""
     upstream = start_upstream(hold)
@@ -316,7 +339,12 @@ def test_every_way_in_runs_the_checks(
     upstream = start_upstream(hold)
     gateway = start_gateway(
         upstream.url,
-        routes=[{"path": "/a/*"}, {"path": "/open/*", "http": "open"}, {"path": "/plain/*", "http": "plain"}, {"path": "/same/*", "http": "same-policy"}],
+        routes=[
+            {"path": "/a/*"},
+            {"path": "/open/*", "http": "open"},
+            {"path": "/plain/*", "http": "plain"},
+            {"path": "/same/*", "http": "same-policy"},
+        ],
     )
     evil = "https://evil.test"
     for path in ("/a/ws", "/open/ws", "/plain/ws", "/same/ws"):
@@ -328,4 +356,3 @@ def test_every_way_in_runs_the_checks(
     with RawClient(gateway.address, client_context) as client:
         assert client.status(handshake(path="/nowhere")) == 404
     assert upstream.count() == 0
-

@@ -27,16 +27,19 @@ class JupyterLab:
     """
     One running JupyterLab with all its files in *folder*, and every line of its log, each request it answered included.
 
-    People get in with *token*, or, where that is empty, with *password*.
+    People get in with *token*, or, where that is empty, with *password*. *allow_origin* is JupyterLab's own setting: "*"
+    switches its Origin check off.
     """
 
-    def __init__(self, program: str, folder: Path, *, token: str = "", password: str = "") -> None:
+    def __init__(
+        self, program: str, folder: Path, *, token: str = "", password: str = "", allow_origin: str = ""
+    ) -> None:
         self.notebooks = folder / "notebooks"
         self.port = free_port()
         self._token = token
         self._lines: list[str] = []
         self._changed = threading.Condition()
-        _configure(folder, self.port, self.notebooks, password)
+        _configure(folder, self.notebooks, password, {"port": self.port, "allow_origin": allow_origin})
         self.process = subprocess.Popen(
             [program],
             env={**os.environ, **_environment(folder, token)},
@@ -136,14 +139,14 @@ def _environment(folder: Path, token: str) -> dict[str, str]:
     }
 
 
-def _configure(folder: Path, port: int, notebooks: Path, password: str) -> None:
+def _configure(folder: Path, notebooks: Path, password: str, server_settings: dict[str, Any]) -> None:
     settings = folder / "config" / "labconfig" / "default_setting_overrides.json"
     settings.parent.mkdir(parents=True)
     notebooks.mkdir()
     settings.write_text(json.dumps(QUIET_SETTINGS))
-    server = {
+    server: dict[str, Any] = {
+        **server_settings,
         "ip": "127.0.0.1",
-        "port": port,
         "port_retries": 0,
         "root_dir": str(notebooks),
         "open_browser": False,

@@ -49,7 +49,20 @@ NO_HOST = [
     "a;b",
 ]
 
-NO_HOST_FIELD = [b"a:", b"a:+1", b"a:-1", b"a:65536", b"a:123456", b"a: 80", b"a:80:80", b"a/?x=", b"a\xc3\xa9", b"u@a", b"[::1]80", b"::1"]
+NO_HOST_FIELD = [
+    b"a:",
+    b"a:+1",
+    b"a:-1",
+    b"a:65536",
+    b"a:123456",
+    b"a: 80",
+    b"a:80:80",
+    b"a/?x=",
+    b"a\xc3\xa9",
+    b"u@a",
+    b"[::1]80",
+    b"::1",
+]
 
 
 @pytest.mark.parametrize(("written", "value"), ONE_SPELLING)

@@ -17,7 +17,10 @@ RECEIVED = [
     (b"https://[::1]", Origin("https", "[::1]")),
     (b"https://xn--bcher-kva.example", Origin("https", "xn--bcher-kva.example")),
     (b"tauri://localhost", Origin("tauri", "localhost")),
-    (b"moz-extension://0f1e2d3c-aaaa-bbbb-cccc-0123456789ab", Origin("moz-extension", "0f1e2d3c-aaaa-bbbb-cccc-0123456789ab")),
+    (
+        b"moz-extension://0f1e2d3c-aaaa-bbbb-cccc-0123456789ab",
+        Origin("moz-extension", "0f1e2d3c-aaaa-bbbb-cccc-0123456789ab"),
+    ),
 ]
 
 NOT_SERIALISED = [

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import pytest
 
 from wsguard.vocabulary import close_codes
-from wsguard.vocabulary.bounds import BOUNDS, DEFAULTS, Limits
+from wsguard.vocabulary.bounds import BOUNDS, DEFAULTS, MAX_MESSAGE, Limits
 from wsguard.vocabulary.errors import ConfigurationError, ConfigurationErrors, nearest_name
 from wsguard.vocabulary.fields import Fields
 from wsguard.vocabulary.handshake import Peer, asks_for_upgrade
@@ -61,6 +62,12 @@ def test_every_bound_is_inside_its_range_and_outside_is_refused() -> None:
     assert DEFAULTS.head == 16384
 
 
+def test_the_table_and_the_limits_tell_the_same() -> None:
+    """A default is written twice, for readers and for types: the two may not drift."""
+    assert dataclasses.asdict(DEFAULTS) == {bound.key: bound.default for bound in BOUNDS if bound.table == "limits"}
+    assert {bound.key: bound.default for bound in BOUNDS if bound.table == "policy"} == {"max_message": MAX_MESSAGE}
+
+
 def test_reason_codes_are_stable_words() -> None:
     """Codes are ``<check>.<what>`` in lower case, with a status that exists."""
     for reason in all_reasons():
@@ -69,7 +76,22 @@ def test_reason_codes_are_stable_words() -> None:
         assert reason.meaning.endswith(".")
 
 
-@pytest.mark.parametrize(("code", "may"), [(1000, True), (1004, False), (1005, False), (1006, False), (1015, False), (999, False), (2999, False), (3000, True), (4999, True), (5000, False), (1014, True)])
+@pytest.mark.parametrize(
+    ("code", "may"),
+    [
+        (1000, True),
+        (1004, False),
+        (1005, False),
+        (1006, False),
+        (1015, False),
+        (999, False),
+        (2999, False),
+        (3000, True),
+        (4999, True),
+        (5000, False),
+        (1014, True),
+    ],
+)
 def test_close_codes_on_the_wire(code: int, may: bool) -> None:
     """RFC 6455 §7.4: some codes are never sent."""
     assert close_codes.may_be_sent(code) is may

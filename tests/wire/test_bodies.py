@@ -97,7 +97,9 @@ def h11_reads(data: bytes) -> bytes | None:
         return None
 
 
-PIECES = st.sampled_from([b"0", b"1", b"a", b"3", b"abc", b"\r\n", b"\n", b"\r", b";x", b" ", b"X: y", b"\x00", b"-", b"+"])
+PIECES = st.sampled_from(
+    [b"0", b"1", b"a", b"3", b"abc", b"\r\n", b"\n", b"\r", b";x", b" ", b"X: y", b"\x00", b"-", b"+"]
+)
 
 
 @given(st.lists(PIECES, max_size=12).map(b"".join))

@@ -27,7 +27,9 @@ TEXT, BINARY, CONTINUATION, CLOSE, PING, PONG = 1, 2, 0, 8, 9, 10
 MAX = 1 << 20
 
 
-def scanner(*, masked: bool = True, max_message: int = MAX, max_fragments: int = 1000, deflate: bool = False) -> FrameScanner:
+def scanner(
+    *, masked: bool = True, max_message: int = MAX, max_fragments: int = 1000, deflate: bool = False
+) -> FrameScanner:
     return FrameScanner(masked=masked, max_message=max_message, max_fragments=max_fragments, deflate=deflate)
 
 
@@ -49,7 +51,7 @@ def scan_all(data: bytes, cuts: list[int] | None = None, **options: bool | int) 
 
 def violation(data: bytes, **options: bool | int) -> tuple[int, str]:
     with pytest.raises(FrameViolation) as raised:
-        scan_all(data, **options)
+        scan_all(data, None, **options)
     return raised.value.close_code, raised.value.reason.code
 
 
@@ -125,7 +127,10 @@ def test_reserved_bits_mask_utf8() -> None:
     """B-FRAME-04: RSV1 stands only where deflate was negotiated, on a data message's first frame; masking by side."""
     assert scan_all(frame(TEXT, b"x", rsv=4), deflate=True)[1].messages == 1
     assert violation(frame(PING, b"x", rsv=4), deflate=True)[1] == "frames.reserved"
-    assert violation(frame(TEXT, b"x", rsv=4, fin=False) + frame(CONTINUATION, b"x", rsv=4), deflate=True)[1] == "frames.reserved"
+    assert (
+        violation(frame(TEXT, b"x", rsv=4, fin=False) + frame(CONTINUATION, b"x", rsv=4), deflate=True)[1]
+        == "frames.reserved"
+    )
     assert violation(frame(TEXT, b"x"), masked=False)[1] == "frames.mask"
     assert violation(frame(CLOSE, b"\x03\xe8\xc3\x28"))[0] == 1007
 
@@ -136,7 +141,11 @@ def test_the_fast_path_takes_exactly_the_whole_frames(size: int, masked: bool) -
     """One comparison replaces the rules: it must hold for every whole frame of that size, and for nothing else."""
     prefixes = whole_frame_prefixes(size, masked=masked)
     for opcode in (TEXT, BINARY):
-        lengths = [length for length in range(max(1, size - 14), size) if len(frame(opcode, b"x" * length, masked=masked)) == size]
+        lengths = [
+            length
+            for length in range(max(1, size - 14), size)
+            if len(frame(opcode, b"x" * length, masked=masked)) == size
+        ]
         assert bool(lengths) is any(prefix[0] & 15 == opcode for prefix in prefixes)
         for length in lengths:
             assert frame(opcode, b"x" * length, masked=masked).startswith(prefixes)
@@ -147,9 +156,9 @@ def test_the_fast_path_agrees_with_the_scanner() -> None:
     chance = random.Random(6455)
     for _ in range(4000):
         size = chance.randrange(2, 300)
-        data = bytes((chance.choice((0x81, 0x82, 0x01, 0xC1, 0x88)), chance.choice((chance.randrange(256), 0xFE)))) + bytes(
-            chance.choice((0, 0, 1, chance.randrange(256))) for _ in range(size - 2)
-        )
+        data = bytes(
+            (chance.choice((0x81, 0x82, 0x01, 0xC1, 0x88)), chance.choice((chance.randrange(256), 0xFE)))
+        ) + bytes(chance.choice((0, 0, 1, chance.randrange(256))) for _ in range(size - 2))
         if data.startswith(whole_frame_prefixes(size, masked=True)):
             passed, subject = scan_all(data)
             assert passed == data
@@ -212,12 +221,18 @@ def test_a_valid_stream_goes_on_unchanged_however_it_is_cut(
     assert subject.at_rest
 
 
+HEADS = st.tuples(st.integers(0, 255), st.integers(0, 255), st.binary(max_size=20)).map(
+    lambda head: bytes(head[:2]) + head[2]
+)
 
 
-HEADS = st.tuples(st.integers(0, 255), st.integers(0, 255), st.binary(max_size=20)).map(lambda head: bytes(head[:2]) + head[2])
-
-
-@given(st.lists(st.one_of(HEADS, st.binary(max_size=3).map(lambda x: frame(TEXT, x)), st.just(frame(TEXT, b"a", fin=False))), max_size=5), st.booleans())
+@given(
+    st.lists(
+        st.one_of(HEADS, st.binary(max_size=3).map(lambda x: frame(TEXT, x)), st.just(frame(TEXT, b"a", fin=False))),
+        max_size=5,
+    ),
+    st.booleans(),
+)
 def test_what_the_oracle_refuses_we_refuse(pieces: list[bytes], masked: bool) -> None:
     """Differential: every stream that breaks RFC 6455 for `websockets` breaks it here (UTF-8 of text apart)."""
     data = b"".join(pieces)

@@ -23,7 +23,9 @@ def without(index: int) -> list[bytes]:
     return [line for position, line in enumerate(GOOD) if position != index]
 
 
-def upgrade_reason(lines: list[bytes], status: bytes = b"HTTP/1.1 101 Switching Protocols", deflate: str | None = None) -> str:
+def upgrade_reason(
+    lines: list[bytes], status: bytes = b"HTTP/1.1 101 Switching Protocols", deflate: str | None = None
+) -> str:
     with pytest.raises(UpstreamFailure) as failure:
         check_upgrade(parse_response_head(answer(lines, status), "GET"), KEY, ("chat", "v2"), deflate_offer=deflate)
     return failure.value.reason.code
@@ -36,8 +38,14 @@ def test_the_accept_value_is_the_rfcs() -> None:
 
 def test_a_right_101_is_a_tunnel() -> None:
     """What it selected comes back."""
-    lines = [*GOOD, b"Sec-WebSocket-Protocol: v2", b"Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover"]
-    upgraded = check_upgrade(parse_response_head(answer(lines), "GET"), KEY, ("chat", "v2"), deflate_offer="permessage-deflate")
+    lines = [
+        *GOOD,
+        b"Sec-WebSocket-Protocol: v2",
+        b"Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover",
+    ]
+    upgraded = check_upgrade(
+        parse_response_head(answer(lines), "GET"), KEY, ("chat", "v2"), deflate_offer="permessage-deflate"
+    )
     assert upgraded.subprotocol == "v2"
     assert upgraded.extension == "permessage-deflate; server_no_context_takeover"
 
@@ -81,7 +89,10 @@ def test_bare_101_is_not_enough(lines: list[bytes], reason: str) -> None:
 )
 def test_upgrade_answer_is_filtered(extension: bytes) -> None:
     """B-UPSTREAM-05: an extension, or a parameter, that was not offered is a broken upstream."""
-    assert upgrade_reason([*GOOD, b"Sec-WebSocket-Extensions: " + extension], deflate="permessage-deflate") == "upstream.bad_extension"
+    assert (
+        upgrade_reason([*GOOD, b"Sec-WebSocket-Extensions: " + extension], deflate="permessage-deflate")
+        == "upstream.bad_extension"
+    )
 
 
 def test_http_1_0_is_no_tunnel() -> None:

@@ -35,7 +35,7 @@ _INSECURE_WORDS = {
 
 
 class DevelopmentCertificates(Protocol):
-    """What vouches for this machine's own names where no certificate is given: `wsguard.dev_ca`, handed in by the CLI."""
+    """What vouches for this machine's own names where no certificate is given; the CLI hands `wsguard.dev_ca` in."""
 
     def vouches_for(self, name: str) -> bool:
         """Tell whether a certificate may name the host *name*."""
@@ -104,10 +104,8 @@ def assemble_gateway(config: GatewayConfig, development: Callable[[], Developmen
     context = None
     if certificate is not None:
         context = errors.attempt(lambda: server_context(certificate.certificate, certificate.key))
-    errors.tell()
-    assert context is not None, "an error was told otherwise"
-    assert upstream is not None, "an error was told otherwise"
-    assert certificate is not None, "an error was told otherwise"
+    if errors.all or context is None or upstream is None or certificate is None:
+        raise ConfigurationErrors(errors.all)
     return GatewaySettings(
         listen=listen,
         context=context,
@@ -224,7 +222,7 @@ def _certificate(
 
 
 def _development_certificate(config: GatewayConfig, issuer: DevelopmentCertificates) -> _Certificate:
-    names = list(_DEVELOPMENT_NAMES)
+    names: list[str] = list(_DEVELOPMENT_NAMES)
     for entry in _all_hosts(config):
         try:
             host = Host.parse_entry(entry)

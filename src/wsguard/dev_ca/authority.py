@@ -173,7 +173,8 @@ def trust_instructions(authority: DevelopmentAuthority) -> str:
         f"  Node.js:        NODE_EXTRA_CA_CERTS={path}\n"
         f"  Chromium:       certutil -d sql:$HOME/.pki/nssdb -A -t C,, -n wsguard-dev -i {path}\n"
         "  Firefox:        Settings → Certificates → View Certificates → Authorities → Import\n"
-        f"  Debian:         sudo cp {path} /usr/local/share/ca-certificates/wsguard-dev.crt && sudo update-ca-certificates\n"
+        f"  Debian:         sudo cp {path} /usr/local/share/ca-certificates/wsguard-dev.crt\n"
+        "                  sudo update-ca-certificates\n"
         f"  macOS:          security add-trusted-cert -k ~/Library/Keychains/login.keychain-db {path}"
     )
 

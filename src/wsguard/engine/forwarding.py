@@ -1,8 +1,8 @@
 """
 What goes on toward the app or upstream: one function for pages and for upgrades (B-PROXY-06).
 
-The client can set no field that an app takes for a proxy's word: the whole forwarded family is removed in every spelling
-that folds to it, then ours is set. ``Connection`` is rebuilt and can strip nothing (B-PROXY-03 to B-PROXY-05).
+The client can set no field that an app takes for a proxy's word: the whole forwarded family is removed in every
+spelling that folds to it, then ours is set. ``Connection`` is rebuilt and can strip nothing (B-PROXY-03 to B-PROXY-05).
 """
 
 from __future__ import annotations

@@ -84,8 +84,8 @@ class Context:
     table: RouteTable
     limits: Limits
     default: Policy
-    route: Route | None = None
-    origin_rules: OriginRules | None = None
+    route: Route | None
+    origin_rules: OriginRules
     host: Host | None = None
     origin: OriginProof | None = None
     subprotocols: Subprotocols = field(default_factory=Subprotocols)
@@ -112,14 +112,15 @@ async def decide(
     """
     from wsguard.engine.checks import ORDER
 
-    context = Context(table, limits, table.routes[0].policy)
-    context.route = table.find(handshake.raw_path)
-    unavailable = await _await_ports(context)
-    if unavailable is not None:
-        return unavailable
+    route = table.find(handshake.raw_path)
+    default = table.routes[0].policy
+    rules = await _origin_rules(default if route is None else route.policy)
+    if isinstance(rules, Refuse):
+        return rules
+    context = Context(table, limits, default, route, rules)
     for check in ORDER if checks is None else checks:
         try:
-            verdict: object = check.check(handshake, context)
+            verdict = cast("object", check.check(handshake, context))
         except Exception as error:  # noqa: BLE001 - fail closed: whatever a check raises refuses
             return Refuse(reasons.POLICY_BAD_VERDICT, f"{check.name} raised {type(error).__name__}")
         if isinstance(verdict, Refusal):
@@ -132,16 +133,14 @@ async def decide(
     return Refuse(reasons.ROUTE_NONE)
 
 
-async def _await_ports(context: Context) -> Refuse | None:
-    source = context.policy.origin_source
+async def _origin_rules(policy: Policy) -> OriginRules | Refuse:
+    source = policy.origin_source
     if source is None:
-        context.origin_rules = context.policy.origin_rules
-        return None
+        return policy.origin_rules
     try:
-        context.origin_rules = context.policy.origin_rules.with_entries(await source.entries())
+        return policy.origin_rules.with_entries(await source.entries())
     except Exception as error:  # noqa: BLE001 - fail closed: a list that cannot be had allows nobody
         return Refuse(reasons.POLICY_SOURCE_UNAVAILABLE, f"{source.name}: {type(error).__name__}")
-    return None
 
 
 def _keep_what_was_proven(context: Context, passed: Passed) -> None:

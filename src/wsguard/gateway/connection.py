@@ -1,6 +1,4 @@
-"""
-One client connection: heads come in one after the other, each is judged, and answered, proxied, or made a socket.
-"""
+"""One client connection: heads come in one by one; each is judged, and answered, proxied, or made a socket."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """
 Pages: the HTTPS delivery of the app itself, streamed both ways in bounded memory (RFC 9110, 9112).
 
-Framing is decoded on one side and written anew on the other. An upstream connection serves another page only after both
-messages have ended cleanly. Nothing unsafe is ever sent twice: only safe methods use a kept connection, and only they are
-tried once more when it turns out to be dead. A body that was cut short is seen as cut short.
+Framing is decoded on one side and written anew on the other. An upstream connection serves another page only after
+both messages have ended cleanly. Nothing unsafe is ever sent twice: only safe methods use a kept connection, and only
+they are tried once more when it turns out to be dead. A body that was cut short is seen as cut short.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
-"""
-Start and end of the gateway: sockets are bound, signals are heard, and at the end every socket is told before it goes.
-"""
+"""Start and end of the gateway: sockets are bound, signals heard, and at the end every socket is told first."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import signal
 import socket
@@ -42,7 +41,7 @@ class ListenAddress:
 
 @dataclass(frozen=True)
 class GatewaySettings:
-    """Everything a gateway needs, read and checked. *notices* are told in the log at start, *urls* on the start line."""
+    """Everything a gateway needs, read and checked. The log tells *notices* at start, and *urls* in its start line."""
 
     listen: tuple[ListenAddress, ...]
     context: ssl.SSLContext
@@ -117,9 +116,9 @@ class Gateway:
         for listener in self._listeners:
             await listener.end_connections()
         limits = self._services.limits
-        deadline = asyncio.get_running_loop().time() + limits.close_deadline + limits.close_handshake
-        while len(self.sessions) and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(0.01)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limits.close_deadline + limits.close_handshake):
+                await self._services.heartbeat.all_ended()
         self._services.heartbeat.stop()
         self._services.upstream.close_idle()
         if self._teller is not None:

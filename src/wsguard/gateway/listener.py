@@ -1,8 +1,8 @@
 """
 A connection arrives: it is accepted, counted, its ClientHello peeked, its TLS handshake done, and then served.
 
-Slow handshakes cost a bounded wait and a bounded number of places (`Limits.tls_handshake`, `preauth`). The ClientHello is
-peeked with SO_RCVLOWAT, so that a client that sends it byte by byte wakes nobody in vain.
+Slow handshakes cost a bounded wait and a bounded number of places (`Limits.tls_handshake`, `preauth`). The ClientHello
+is peeked with SO_RCVLOWAT, so that a client that sends it byte by byte wakes nobody in vain.
 """
 
 from __future__ import annotations

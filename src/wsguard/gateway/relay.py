@@ -1,9 +1,10 @@
 """
 The relay: frames of one socket flow between client and upstream, on the *scan* path.
 
-Every frame header is checked, payloads are forwarded as the bytes they came in (the gateway is a client to the upstream,
-so the client's masking is legal there too), one write a read. The common case, one whole small frame a read, takes the
-fast path at the top of `RelayEnd.buffer_updated`: one comparison checks its whole header. All else goes through the scanner.
+Every frame header is checked, payloads are forwarded as the bytes they came in (the gateway is a client to the
+upstream, so the client's masking is legal there too), one write a read. The common case, one whole small frame a read,
+takes the fast path at the top of `RelayEnd.buffer_updated`: one comparison checks its whole header. All else goes
+through the scanner.
 
 Frames of ours (ping, close) go out only at a boundary of the stream they join. After a Close of ours nothing more is
 forwarded in that direction. Two ends, client and upstream, are told apart only by masking and by what a violation of
@@ -495,16 +496,25 @@ class Heartbeat:
         self._relays: set[Relay] = set()
         self._interval = min(1.0, limits.ping / 4, limits.idle / 4)
         self._timer: asyncio.TimerHandle | None = None
+        self._none_left = asyncio.Event()
+        self._none_left.set()
 
     def add(self, relay: Relay) -> None:
         """Look after *relay* from now on."""
         self._relays.add(relay)
+        self._none_left.clear()
         if self._timer is None:
             self._schedule()
 
     def remove(self, relay: Relay) -> None:
         """Forget *relay*; it has ended."""
         self._relays.discard(relay)
+        if not self._relays:
+            self._none_left.set()
+
+    async def all_ended(self) -> None:
+        """Wait until no relay is left."""
+        await self._none_left.wait()
 
     def stop(self) -> None:
         """Look no more."""

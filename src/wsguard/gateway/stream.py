@@ -7,7 +7,7 @@ Used for heads and pages. When a socket opens, the transport changes hands to th
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +18,7 @@ _SMALL_READS = 4096
 
 
 class ReadBuffer:
-    """The one buffer that every connection of a loop is read into: what is read is used or copied before the next read."""
+    """The one buffer that every connection of a loop is read into: used up, or copied, before the next read."""
 
     __slots__ = ("data", "view", "views")
 
@@ -57,8 +57,9 @@ class ByteStream(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
-        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
-        self.transport = transport  # type: ignore[assignment]  # aiofastnet's transports are no subclasses
+        self.transport = cast(
+            "asyncio.Transport", transport
+        )  # aiofastnet's are no subclasses, but have all its methods
         self.transport.set_write_buffer_limits(high=self._limits.buffer)
 
     def get_buffer(self, sizehint: int) -> memoryview:

@@ -1,7 +1,8 @@
 """
 The two TLS transports that can carry the gateway: aiofastnet (on uvloop) and the standard library's.
 
-Everything else in the gateway is written against asyncio's transport and protocol interfaces, so both pass the same tests.
+Everything else in the gateway is written against asyncio's transport and protocol interfaces, so both pass the same
+tests.
 """
 
 from __future__ import annotations
@@ -43,9 +44,9 @@ class TransportEngine(Protocol):
         ...
 
     async def accept(
-        self, factory: Callable[[], P], sock: socket.socket, context: ssl.SSLContext, timeout: float
+        self, factory: Callable[[], P], sock: socket.socket, context: ssl.SSLContext, seconds: float
     ) -> tuple[asyncio.Transport, P]:
-        """Do the server's TLS handshake on an accepted socket, within *timeout* seconds."""
+        """Do the server's TLS handshake on an accepted socket, within *seconds*."""
         ...
 
     async def connect(
@@ -90,7 +91,7 @@ class FastTransports:
         return uvloop.new_event_loop()
 
     async def accept(
-        self, factory: Callable[[], P], sock: socket.socket, context: ssl.SSLContext, timeout: float
+        self, factory: Callable[[], P], sock: socket.socket, context: ssl.SSLContext, seconds: float
     ) -> tuple[asyncio.Transport, P]:
         """See TransportEngine."""
         return await self._aiofastnet.connect_accepted_socket(
@@ -98,7 +99,7 @@ class FastTransports:
             factory,
             sock,
             ssl=context,
-            ssl_handshake_timeout=timeout,
+            ssl_handshake_timeout=seconds,
             ssl_shutdown_timeout=_SHUTDOWN_SECONDS,
             ssl_incoming_bio_size=_BIO_BYTES,
             ssl_outgoing_bio_size=_BIO_BYTES,
@@ -112,7 +113,7 @@ class FastTransports:
         return await self._aiofastnet.create_connection(asyncio.get_running_loop(), factory, sock=sock, **options)
 
     def writer(self, transport: asyncio.Transport) -> Callable[[memoryview], None]:
-        """Hand the view over as it is: aiofastnet copies what it cannot send at once. No checks: views are all it gets."""
+        """Hand the view over as it is: aiofastnet copies what it cannot send at once. Unchecked: it gets only views."""
         write: Callable[[memoryview], None] = getattr(transport, "write_nocheck", transport.write)
         return write
 
@@ -133,11 +134,11 @@ class StandardTransports:
         return asyncio.new_event_loop()
 
     async def accept(
-        self, factory: Callable[[], P], sock: socket.socket, context: ssl.SSLContext, timeout: float
+        self, factory: Callable[[], P], sock: socket.socket, context: ssl.SSLContext, seconds: float
     ) -> tuple[asyncio.Transport, P]:
         """See TransportEngine."""
         transport, protocol = await asyncio.get_running_loop().connect_accepted_socket(
-            factory, sock, ssl=context, ssl_handshake_timeout=timeout, ssl_shutdown_timeout=_SHUTDOWN_SECONDS
+            factory, sock, ssl=context, ssl_handshake_timeout=seconds, ssl_shutdown_timeout=_SHUTDOWN_SECONDS
         )
         return transport, protocol
 

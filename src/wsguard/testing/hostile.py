@@ -76,8 +76,8 @@ class MountUnderTest:
     """
     A mount that serves *host* (a name, without port) and lists the one *origin* (``https://…``, default port).
 
-    *reached* counts what the app behind it has been given so far. *reason_of* returns the logged reason of a request id,
-    where the mount's log can be read. *hides* names the facts that its protocol or server does not show.
+    *reached* counts what the app behind it has been given so far. *reason_of* returns the logged reason of a request
+    id, where the mount's log can be read. *hides* names the facts that its protocol or server does not show.
     """
 
     address: tuple[str, int]

@@ -1,4 +1,4 @@
-"""The WebSocket close codes that wsguard sends (RFC 6455 §7.4, IANA registry), and which codes may stand on the wire."""
+"""The close codes that wsguard sends (RFC 6455 §7.4, IANA registry), and which may stand on the wire at all."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ Verdict = Passed | Refusal
 
 @dataclass(frozen=True, slots=True)
 class Subprotocols:
-    """What the client offered, parted: *forwarded* is what app or upstream sees, *removed* is never shown to anybody."""
+    """What the client offered, parted: *forwarded* is what app or upstream sees, *removed* is shown to nobody."""
 
     forwarded: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()

@@ -1,5 +1,7 @@
 """
-The errors of wsguard, one tree::
+The errors of wsguard, one tree.
+
+::
 
     WSGuardError
     ├── ConfigurationError        what the operator wrote cannot be served; names the key and the way out
@@ -8,7 +10,7 @@ The errors of wsguard, one tree::
     ├── BodyViolation             a body whose framing is broken or cut short
     ├── FrameViolation            a WebSocket frame that RFC 6455 or a bound forbids (carries the close code)
     ├── HelloViolation            bytes that are no TLS ClientHello
-    └── UpstreamFailure           the upstream cannot be reached, is slow, or answers what it must not (carries the Reason)
+    └── UpstreamFailure           the upstream is unreachable, slow, or answers what it must not (carries the Reason)
 
 An error names the thing, the value (never a secret) and the way out. What a peer is told is never an error's text.
 """

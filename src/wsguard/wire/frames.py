@@ -1,9 +1,9 @@
 """
 WebSocket frames on the *scan* path (RFC 6455 §5): every header is checked, no payload is touched, raw bytes go on.
 
-A `FrameScanner` follows one direction. It is fed what was read and tells how many bytes are fit to go on. An incomplete
-header, and a control frame until it is whole, are held back (at most `LONGEST_HELD` bytes), so that whatever has gone on
-ends either inside a payload or at a **boundary**: the only place where frames of ours may go out.
+A `FrameScanner` follows one direction. It is fed what was read and tells how many bytes are fit to go on. An
+incomplete header, and a control frame until it is whole, are held back (at most `LONGEST_HELD` bytes), so that whatever
+has gone on ends either inside a payload or at a **boundary**: the only place where frames of ours may go out.
 UTF-8 of text messages is the receiving end's to judge on this path.
 """
 
@@ -55,8 +55,8 @@ class FrameScanner:
     Checks one direction's frames.
 
     *masked* tells whether frames of this direction must be masked (a client's) or must not (a server's);
-    *max_message* bounds a message's payload in bytes, *max_fragments* its frames; *deflate* lets RSV1 stand on the first
-    frame of a data message (RFC 7692 §6).
+    *max_message* bounds a message's payload in bytes, *max_fragments* its frames; *deflate* lets RSV1 stand on the
+    first frame of a data message (RFC 7692 §6).
     """
 
     __slots__ = (

@@ -1,6 +1,4 @@
-"""
-Heads of ours, words to bytes. A writer raises for a control byte rather than splice it into a head (B-HEAD-10).
-"""
+"""Heads of ours, words to bytes. A writer raises for a control byte rather than splice it in (B-HEAD-10)."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 One HTTP/1.1 request head, bytes to words (RFC 9112 §2 to §6).
 
 httptools (llhttp) does the grammar; a strict layer refuses what it lets pass: a leading CRLF, other than single blanks
-in the request line, obs-fold, no or two Hosts, doubtful framing. h11 is the oracle of the differential test: what either
-refuses, we refuse. A head is parsed once, when it is whole; waiting for it costs linear time (B-HEAD-07).
+in the request line, obs-fold, no or two Hosts, doubtful framing. h11 is the oracle of the differential test: what
+either refuses, we refuse. A head is parsed once, when it is whole; waiting for it costs linear time (B-HEAD-07).
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
 """
 The countermeasures, one file each, and the order in which they run.
 
-First what the request is (syntax, target), then how it came (transport, host), then where it goes (route), then who asks
-for it (origin, fetch metadata), last what it asks for (subprotocols). A later check may rely on what an earlier one has
-shown: the host check on a single Host field, the origin check on a Host that is served.
+First what the request is (syntax, target), then how it came (transport, host), then where it goes (route), then who
+asks for it (origin, fetch metadata), last what it asks for (subprotocols). A later check may rely on what an earlier
+one has shown: the host check on a single Host field, the origin check on a Host that is served.
 A new check is one file and one line here.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from wsguard.engine.checks.fetch_metadata import FetchMetadataCheck
 from wsguard.engine.checks.host import HostCheck
@@ -29,10 +29,8 @@ if TYPE_CHECKING:
 class Check(Protocol):
     """One countermeasure: synchronous, without state, the same answer for the same handshake and context."""
 
-    @property
-    def name(self) -> str:
-        """The first half of its reason codes."""
-        ...
+    name: ClassVar[str]
+    """The first half of its reason codes."""
 
     def check(self, handshake: Handshake, context: Context) -> Verdict:
         """Return Passed or Refusal, never anything else."""

@@ -55,8 +55,7 @@ def _judge_site(handshake: Handshake, context: Context, site: bytes | None) -> V
     if site is None or b"origin" not in handshake.fields:
         return Passed()
     is_same = origin == same_origin_as_host(context.host)
-    assert context.origin_rules is not None, "decide() awaits the ports before any check"
-    # An extension's background page says same-origin with an origin of its own: listed exactly, it may (BROWSERS.md §2).
+    # An extension's background page says same-origin with an origin of its own: listed exactly, it may.
     if site == b"same-origin" and not is_same and origin not in context.origin_rules.exact:
         return Refusal(reasons.FETCH_SITE, "same-origin, but the Origin is not the Host's")
     if site == b"cross-site" and is_same:

@@ -1,6 +1,4 @@
-"""
-Serve only the names that are ours. This stops DNS rebinding: a foreign name that resolves here is not served (B-HOST-03).
-"""
+"""Serve only our own names. This stops DNS rebinding: a foreign name that resolves here is refused (B-HOST-03)."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Benchmarks of wsguard; each is a package with one documented command."""
