@@ -34,25 +34,35 @@ def test_one_client_one_bucket(address: str, key: str) -> None:
 
 
 def test_waiting_connections_are_capped_and_given_back() -> None:
-    """A process and an address have their cap; leaving makes room."""
+    """A process and an address have their cap; leaving makes room, and counts once."""
     limits = AddressLimits(Limits(preauth=16, preauth_address=10), Clock())
-    assert all(limits.enter("a") for _ in range(10))
-    assert not limits.enter("a")
+    places = [limits.enter("a") for _ in range(10)]
+    assert all(places)
+    assert limits.enter("a") is None
     assert all(limits.enter("b") for _ in range(6))
-    assert not limits.enter("c")
-    limits.leave("a")
-    assert limits.enter("c")
+    assert limits.enter("c") is None
+    assert places[0] is not None
+    places[0].release()
+    places[0].release()
+    assert limits.enter("c") is not None
+    assert limits.enter("d") is None
 
 
-def test_open_sockets_are_capped_and_given_back() -> None:
-    """2,000 by default; here 2."""
-    limits = AddressLimits(Limits(open_address=2), Clock())
-    assert limits.open("a")
-    assert limits.open("a")
-    assert not limits.open("a")
-    assert limits.open("b")
-    limits.closed("a")
-    assert limits.open("a")
+def test_admitted_connections_are_capped_and_given_back() -> None:
+    """An admitted one makes room among those that wait, and stands among the open ones until it ends."""
+    limits = AddressLimits(Limits(open_address=2, preauth=16, preauth_address=3), Clock())
+    places = [limits.enter("a") for _ in range(3)]
+    assert [place.admit() for place in places if place] == [True, True, False]
+    assert all(place.admit() for place in places[:2] if place)
+    other = limits.enter("b")
+    assert other is not None
+    assert other.admit()
+    for place in places[:1]:
+        assert place is not None
+        place.release()
+    assert places[2] is not None
+    assert places[2].admit()
+    assert limits.enter("a") is not None
 
 
 def test_attempts_are_a_bucket_that_fills_by_time() -> None:
@@ -77,6 +87,5 @@ def test_the_table_of_addresses_is_bounded() -> None:
         assert limits.attempt(f"idle-{number}") is None
     for number in range(100):
         assert limits.enter(f"live-{number}")
-    assert not limits.enter("new")
+    assert limits.enter("new") is None
     assert limits.attempt("new") == 60
-    assert not limits.open("new")

@@ -50,7 +50,7 @@ def test_more_early_bytes_than_the_bound_wait_in_the_kernel(
     """A client that floods before the 101 is not read on: nothing is lost, memory stays."""
     upstream = start_upstream(hold_before_101)
     gateway = start_gateway(upstream.url)
-    payload = b"x" * 4_000_000
+    payload = b"x" * 15_000_000
     with RawClient(gateway.address, client_context) as client:
         before = gateway.memory()
         client.sock.setblocking(False)

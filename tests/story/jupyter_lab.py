@@ -42,7 +42,7 @@ class JupyterLab:
         _configure(folder, self.notebooks, password, {"port": self.port, "allow_origin": allow_origin})
         self.process = subprocess.Popen(
             [program],
-            env={**os.environ, **_environment(folder, token)},
+            env=_environment(folder, token),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -63,9 +63,9 @@ class JupyterLab:
         """Its address as the gateway takes it."""
         return f"http://127.0.0.1:{self.port}"
 
-    def wait_for(self, text: str, seconds: float = DEADLINE) -> None:
+    def wait_for(self, text: str) -> None:
         """Wait for a line of its log with *text*."""
-        end = time.monotonic() + seconds
+        end = time.monotonic() + DEADLINE
         with self._changed:
             while not any(text in line for line in self._lines):
                 left = end - time.monotonic()
@@ -127,7 +127,9 @@ class JupyterLab:
 
 def _environment(folder: Path, token: str) -> dict[str, str]:
     """Keep it out of the user's own Jupyter folders, and its secrets off its command line."""
+    others = {name: value for name, value in os.environ.items() if not name.startswith(("JUPYTER", "IPYTHON"))}
     return {
+        **others,
         "HOME": str(folder),
         "JUPYTER_CONFIG_DIR": str(folder / "config"),
         "JUPYTER_DATA_DIR": str(folder / "data"),

@@ -72,7 +72,7 @@ def _print_engine() -> None:
     from wsguard.gateway.transports import transport_engine
 
     try:
-        engine = transport_engine("aiofastnet").description
+        engine = transport_engine("aiofastnet", 0).description
     except ConfigurationError:
-        engine = transport_engine("stdlib").description
+        engine = transport_engine("stdlib", 0).description
     print(f"TLS engine  {engine}\nOpenSSL     {ssl.OPENSSL_VERSION}\nPython      {platform.python_version()}")

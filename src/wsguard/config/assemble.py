@@ -116,7 +116,7 @@ def assemble_gateway(config: GatewayConfig, development: Callable[[], Developmen
         engine=config.tls_engine or "aiofastnet",
         log_format=config.log_format or "text",
         notices=(*_notices(config), *_unnamed_origins(config, certificate)),
-        urls=_urls(listen, names),
+        urls=_urls(config, listen, names),
     )
 
 
@@ -380,7 +380,12 @@ def _unnamed_origins(config: GatewayConfig, certificate: _Certificate) -> list[s
     return notices
 
 
-def _urls(listen: tuple[ListenAddress, ...], names: tuple[str, ...]) -> tuple[str, ...]:
+def _urls(config: GatewayConfig, listen: tuple[ListenAddress, ...], names: tuple[str, ...]) -> tuple[str, ...]:
+    """Say what to open in a browser: the listed pages that are served here, else the first name of the certificate."""
+    entries = [parse_origin_entry(text) for text in config.origins or ()]
+    own = [str(entry) for entry in entries if isinstance(entry, Origin) and entry.host.strip("[]") in names]
+    if config.origins is not None:
+        return tuple(own)
     port = listen[0].port
     tail = "" if port == 443 else f":{port}"  # noqa: PLR2004
-    return tuple(f"https://{name}{tail}" for name in names[:1] if not name.startswith("*"))
+    return tuple(f"https://{_bracketed(name)}{tail}" for name in names[:1] if not name.startswith("*"))

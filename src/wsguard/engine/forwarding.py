@@ -78,6 +78,9 @@ def forwarded_fields(handshake: Handshake, accept: Accept, upstream: UpstreamNam
             fields.append((name, _origin_for(value, accept, upstream)))
         else:
             fields.append((name, value))
+    if b"host" not in handshake.fields:
+        # HTTP/1.0 may come without one, and goes on as HTTP/1.1, which may not.
+        fields.insert(0, (b"Host", upstream.authority.encode("ascii")))
     if handshake.is_handshake:
         fields += _handshake_fields(handshake, accept)
     return fields + _proxy_fields(handshake)

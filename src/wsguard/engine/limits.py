@@ -12,7 +12,7 @@ import math
 from collections import OrderedDict
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from wsguard.engine.ports import Clock
@@ -43,8 +43,40 @@ def address_key(address: str) -> str:
     return str(ipaddress.IPv6Network((int(parsed) >> 64 << 64, 64)))
 
 
+class Place:
+    """
+    The place of one connection in the counts: first among those that wait, once admitted among the open ones.
+
+    Made by `AddressLimits.enter`; `release` gives it back, however the connection ended, and counts once.
+    """
+
+    __slots__ = ("_limits", "_state", "key")
+
+    def __init__(self, limits: AddressLimits, key: str) -> None:
+        self.key = key
+        self._limits = limits
+        self._state: Literal["waiting", "open", "released"] = "waiting"
+
+    def admit(self) -> bool:
+        """Move to the open ones; False when the address has too many of them. An admitted one stays admitted."""
+        if self._state == "waiting":
+            if not self._limits.count_open(self.key):
+                return False
+            self._limits.uncount_waiting(self.key)
+            self._state = "open"
+        return True
+
+    def release(self) -> None:
+        """Give the place back."""
+        if self._state == "waiting":
+            self._limits.uncount_waiting(self.key)
+        elif self._state == "open":
+            self._limits.uncount_open(self.key)
+        self._state = "released"
+
+
 class AddressLimits:
-    """Counts for one process. Every `enter` is paired with one `leave`, every `open` with one `closed`."""
+    """Counts for one process."""
 
     def __init__(self, limits: Limits, clock: Clock) -> None:
         self._limits = limits
@@ -52,21 +84,16 @@ class AddressLimits:
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
         self._waiting = 0
 
-    def enter(self, key: str) -> bool:
-        """Count a new connection that is not admitted yet; False when it must be closed at once."""
+    def enter(self, key: str) -> Place | None:
+        """Count a new connection that is not admitted yet; None when it must be closed at once."""
         if self._waiting >= self._limits.preauth:
-            return False
+            return None
         bucket = self._bucket(key)
         if bucket is None or bucket.waiting >= self._limits.preauth_address:
-            return False
+            return None
         bucket.waiting += 1
         self._waiting += 1
-        return True
-
-    def leave(self, key: str) -> None:
-        """The connection was admitted as a socket, or has ended."""
-        self._waiting -= 1
-        self._buckets[key].waiting -= 1
+        return Place(self, key)
 
     def attempt(self, key: str) -> int | None:
         """Count one handshake; return the seconds to wait (Retry-After) when the address is over its rate."""
@@ -82,16 +109,21 @@ class AddressLimits:
         bucket.tokens -= 1
         return None
 
-    def open(self, key: str) -> bool:
-        """Count a socket that is about to open; False over the cap."""
-        bucket = self._bucket(key)
-        if bucket is None or bucket.open >= self._limits.open_address:
+    def uncount_waiting(self, key: str) -> None:
+        """A place was given up or admitted."""
+        self._waiting -= 1
+        self._buckets[key].waiting -= 1
+
+    def count_open(self, key: str) -> bool:
+        """Count an admitted connection; False over the cap."""
+        bucket = self._buckets[key]
+        if bucket.open >= self._limits.open_address:
             return False
         bucket.open += 1
         return True
 
-    def closed(self, key: str) -> None:
-        """A socket that `open` counted has ended."""
+    def uncount_open(self, key: str) -> None:
+        """An admitted connection has ended."""
         self._buckets[key].open -= 1
 
     def _bucket(self, key: str) -> _Bucket | None:

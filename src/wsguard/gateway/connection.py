@@ -23,10 +23,11 @@ from wsguard.wire.request_head import RequestHead, head_end, parse_request_head
 from wsguard.wire.response_head import SWITCHING_PROTOCOLS, check_upgrade
 
 if TYPE_CHECKING:
-    from wsguard.engine.limits import AddressLimits
+    from wsguard.engine.limits import AddressLimits, Place
     from wsguard.engine.ports import Randomness
     from wsguard.engine.routes import RouteTable
     from wsguard.engine.sessions import SessionRegistry
+    from wsguard.gateway.reaper import Reaper
     from wsguard.gateway.relay import Heartbeat
     from wsguard.gateway.stream import ReadBuffer
     from wsguard.gateway.transports import TransportEngine
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from wsguard.wire.response_head import ResponseHead, Upgraded
 
 _REQUEST_ID_BYTES = 8
+_DENIALS = frozenset({401, 403})
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +54,24 @@ class Services:
     sessions: SessionRegistry
     addresses: AddressLimits
     heartbeat: Heartbeat
+    reaper: Reaper
     log: DecisionLog
     randomness: Randomness
 
 
 class Connection:
-    """Serves one client's stream until it ends or becomes a socket. *key* is what its address is counted as."""
+    """
+    Serves one client's stream until it ends or becomes a socket.
 
-    def __init__(self, stream: ByteStream, facts: ConnectionFacts, services: Services, key: str) -> None:
+    Its *place* in the counts is the caller's to release, unless the relay has taken it (*handed_over*).
+    """
+
+    def __init__(self, stream: ByteStream, facts: ConnectionFacts, services: Services, place: Place) -> None:
         self._stream = stream
         self._facts = facts
         self._services = services
-        self._key = key
+        self._place = place
+        self.handed_over = False
         self._pipelined = False
         self.heads = 0
 
@@ -79,8 +87,8 @@ class Connection:
         except StreamEnded:
             return
         finally:
-            if self._stream.transport.get_protocol() is self._stream:
-                self._stream.close()
+            if self._stream.successor is None:
+                await self._stream.finish()
 
     async def _read_head(self) -> RequestHead | None:
         """Return the next head, or None when there is none: the connection is idle, slow, over, or speaks nonsense."""
@@ -119,12 +127,14 @@ class Connection:
     async def _serve_head(self, head: RequestHead) -> bool:
         """Serve one request; return whether the connection can serve another."""
         handshake = handshake_from(head, self._facts)
-        retry_after = self._services.addresses.attempt(self._key) if handshake.is_handshake else None
+        retry_after = self._services.addresses.attempt(self._place.key) if handshake.is_handshake else None
         decision = await decide(handshake, self._services.routes, limits=self._services.limits)
         if handshake.is_handshake and self._pipelined and not isinstance(decision, Refuse):
             decision = Refuse(reasons.SYNTAX_PIPELINED)
         if retry_after is not None and not isinstance(decision, Refuse):
             decision = Refuse(reasons.LIMITS_ADDRESS, headers=(("Retry-After", str(retry_after)),))
+        if not isinstance(decision, Refuse) and not self._place.admit():
+            decision = Refuse(reasons.LIMITS_ADDRESS, headers=(("Retry-After", "60"),))
         if isinstance(decision, Refuse):
             await self._refuse(handshake, decision)
             return False
@@ -140,31 +150,30 @@ class Connection:
             await self._refuse(handshake, Refuse(failure.reason))
         except CutShort:
             self._stream.abort()
+        except StreamEnded:
+            raise
+        except asyncio.CancelledError:
+            self._stream.abort()  # half an answer must not look like a whole one
+            raise
+        except Exception as fault:  # noqa: BLE001 - fail closed, and say so
+            _report(fault)
+            await self._refuse(handshake, Refuse(reasons.GATEWAY_FAULT, type(fault).__name__))
         return False
 
     async def _open_socket(self, head: RequestHead, handshake: Handshake, accept: Accept) -> None:
-        services = self._services
-        if not services.addresses.open(self._key):
-            await self._refuse(handshake, Refuse(reasons.LIMITS_ADDRESS, headers=(("Retry-After", "60"),)))
-            return
-        handed_over = False
-        upstream: ByteStream | None = None
+        upstream = await self._services.upstream.connect()
         try:
-            upstream = await services.upstream.connect()
             answer = await self._upgrade(upstream, handshake, accept)
             if answer.status == SWITCHING_PROTOCOLS:
                 upgraded = self._check_upgrade(answer, handshake, accept)
-                await self._begin_relay(upstream, handshake, accept, answer, upgraded)
-                handed_over = True
+                self._begin_relay(upstream, handshake, accept, answer, upgraded)
             else:
-                page = PageRequest(head, handshake, accept, self._stream, services.limits)
+                page = PageRequest(head, handshake, accept, self._stream, self._services.limits)
                 await forward_refusal(page, answer, upstream)
-                self._log_upstream_refusal(handshake, answer)
+                self._log_upstream_refusal(handshake, accept, answer)
         finally:
-            if not handed_over:
-                services.addresses.closed(self._key)
-                if upstream is not None:
-                    upstream.abort()
+            if not self.handed_over:
+                upstream.abort()
 
     async def _upgrade(self, upstream: ByteStream, handshake: Handshake, accept: Accept) -> ResponseHead:
         """Ask the upstream for the socket; return its final answer, whatever it is."""
@@ -191,7 +200,7 @@ class Connection:
             deflate_offer=None if offer is None else offer.decode("ascii"),
         )
 
-    async def _begin_relay(
+    def _begin_relay(
         self, upstream: ByteStream, handshake: Handshake, accept: Accept, answer: ResponseHead, upgraded: Upgraded
     ) -> None:
         services = self._services
@@ -203,6 +212,7 @@ class Connection:
             upstream=upstream,
             engine=services.engine,
             buffer=services.buffer,
+            reaper=services.reaper,
             limits=services.limits,
             max_message=accept.max_message,
             deflate=upgraded.extension is not None,
@@ -226,6 +236,7 @@ class Connection:
             peer=session.peer,
         )
         self._warn_of_missing_subprotocol(handshake, accept, upgraded)
+        self.handed_over = True
         relay.begin()
 
     def _session(self, handshake: Handshake, accept: Accept, now: float) -> Session:
@@ -245,7 +256,7 @@ class Connection:
         services = self._services
         services.sessions.remove(relay.session)
         services.heartbeat.remove(relay)
-        services.addresses.closed(self._key)
+        self._place.release()
         services.log.event(
             "session.closed",
             session=relay.session.public_id,
@@ -294,9 +305,15 @@ class Connection:
         )
         await self._stream.write(refusal(reason.status, request_id, host=None))
 
-    def _log_upstream_refusal(self, handshake: Handshake, answer: ResponseHead) -> None:
+    def _log_upstream_refusal(self, handshake: Handshake, accept: Accept, answer: ResponseHead) -> None:
+        rewritten = accept.upstream_host != "preserve" and accept.upstream_origin == "preserve"
         self._services.log.event(
-            "handshake.refused_by_app", status=answer.status, **_where(handshake), peer=str(handshake.peer)
+            "handshake.refused_by_app",
+            status=answer.status,
+            **_where(handshake),
+            peer=str(handshake.peer),
+            # An app that compares Origin with Host sees two names now.
+            hint='upstream_origin = "upstream"' if rewritten and answer.status in _DENIALS else None,
         )
 
     def _warn_of_missing_subprotocol(self, handshake: Handshake, accept: Accept, upgraded: Upgraded) -> None:
@@ -307,6 +324,12 @@ class Connection:
                 "the app selected none of the offered subprotocols; Chromium fails such a socket: offer wsguard.v1 too",
                 **_where(handshake),
             )
+
+
+def _report(fault: Exception) -> None:
+    asyncio.get_running_loop().call_exception_handler(
+        {"message": "a fault while serving a request", "exception": fault}
+    )
 
 
 def _where(handshake: Handshake) -> dict[str, str | None]:

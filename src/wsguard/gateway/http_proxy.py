@@ -91,17 +91,15 @@ async def forward_refusal(page: PageRequest, head: ResponseHead, stream: ByteStr
 
 async def _exchange(page: PageRequest, upstream: Upstream, stream: ByteStream) -> bool:
     kept = False
-    sender: asyncio.Task[None] | None = None
+    sender: asyncio.Task[bool] | None = None
     try:
         await _send_head(page, upstream, stream)
         if page.head.body.framing != "none":
             sender = asyncio.create_task(_send_body(page, stream))
         head = await _response_head(page, stream, sender)
-        body_sent = sender is None or sender.done()
-        keep_client = page.head.keep_alive and body_sent
-        keep_client = await _send_response(page, head, stream, keep=keep_client)
-        kept = head.keep_alive and (sender is None or sender.done())
-        return keep_client and (sender is None or sender.done())
+        keep_client = await _send_response(page, head, stream, keep=page.head.keep_alive and _was_read(sender))
+        kept = head.keep_alive and _was_read(sender)
+        return keep_client and _was_read(sender)
     finally:
         if sender is not None:
             await _settle(sender)
@@ -124,8 +122,19 @@ async def _send_head(page: PageRequest, upstream: Upstream, stream: ByteStream) 
         raise _DeadConnection from None
 
 
-async def _send_body(page: PageRequest, stream: ByteStream) -> None:
-    """Pump the request body upstream. Its failures abort the upstream, so that nobody takes half a body for a whole."""
+def _was_read(sender: asyncio.Task[bool] | None) -> bool:
+    """Tell whether the client's body was read to its end: only then can another request stand behind it."""
+    return sender is None or (
+        sender.done() and not sender.cancelled() and sender.exception() is None and sender.result()
+    )
+
+
+async def _send_body(page: PageRequest, stream: ByteStream) -> bool:
+    """
+    Pump the request body upstream; return whether it was read to its end.
+
+    Its failures abort the upstream, so that nobody takes half a body for a whole one.
+    """
     decoder = decoder_for(page.head.body)
     chunked = page.head.body.framing == "chunked"
     client = page.client
@@ -150,9 +159,11 @@ async def _send_body(page: PageRequest, stream: ByteStream) -> None:
         # Either side may be gone: an upstream that answers early closes its end, and its answer still counts.
         if client.ended:
             stream.abort()
+        return False
+    return True
 
 
-async def _response_head(page: PageRequest, stream: ByteStream, sender: asyncio.Task[None] | None) -> ResponseHead:
+async def _response_head(page: PageRequest, stream: ByteStream, sender: asyncio.Task[bool] | None) -> ResponseHead:
     try:
         async with asyncio.timeout(None if sender is not None else page.limits.upstream_response) as deadline:
             if sender is not None:
@@ -241,7 +252,7 @@ async def _send_response_body(page: PageRequest, head: ResponseHead, stream: Byt
         await page.client.write(LAST_CHUNK)
 
 
-async def _settle(sender: asyncio.Task[None]) -> None:
+async def _settle(sender: asyncio.Task[bool]) -> None:
     sender.cancel()
     await asyncio.wait([sender])
     if not sender.cancelled():

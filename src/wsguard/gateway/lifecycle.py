@@ -16,6 +16,7 @@ from wsguard.engine.limits import AddressLimits
 from wsguard.engine.sessions import SessionRegistry
 from wsguard.gateway.connection import Services
 from wsguard.gateway.listener import Listener, listening_socket
+from wsguard.gateway.reaper import Reaper
 from wsguard.gateway.relay import Heartbeat
 from wsguard.gateway.stream import ReadBuffer
 from wsguard.gateway.transports import EngineName, TransportEngine, transport_engine
@@ -64,15 +65,19 @@ class Gateway:
         loop = asyncio.get_running_loop()
         buffer = ReadBuffer(engine.read_bytes)
         limits = settings.limits
+        reaper = Reaper()
         self._services = Services(
             routes=settings.routes,
             limits=limits,
-            upstream=Upstream(settings.upstream, settings.upstream_context, engine, buffer, limits),
+            upstream=Upstream(
+                settings.upstream, settings.upstream_context, engine=engine, buffer=buffer, limits=limits, reaper=reaper
+            ),
             engine=engine,
             buffer=buffer,
             sessions=SessionRegistry(),
             addresses=AddressLimits(limits, loop.time),
             heartbeat=Heartbeat(limits),
+            reaper=reaper,
             log=DecisionLog(decision_logger(settings.log_format), loop.time, limits.hints),
             randomness=secrets.token_bytes,
         )
@@ -120,6 +125,7 @@ class Gateway:
             async with asyncio.timeout(limits.close_deadline + limits.close_handshake):
                 await self._services.heartbeat.all_ended()
         self._services.heartbeat.stop()
+        self._services.reaper.stop()
         self._services.upstream.close_idle()
         if self._teller is not None:
             self._teller.cancel()
@@ -147,7 +153,7 @@ def bound_sockets(addresses: tuple[ListenAddress, ...]) -> list[socket.socket]:
 
 def run_gateway(settings: GatewaySettings) -> int:
     """Run until SIGTERM or SIGINT; return the exit code. Raises ConfigurationError before anything is served."""
-    engine = transport_engine(settings.engine)
+    engine = transport_engine(settings.engine, settings.limits.close_handshake)
     sockets = bound_sockets(settings.listen)
     with asyncio.Runner(loop_factory=engine.new_event_loop) as runner:
         return runner.run(_serve(settings, engine, sockets))

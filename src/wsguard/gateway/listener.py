@@ -12,10 +12,11 @@ import errno
 import socket
 import ssl
 
-from wsguard.engine.limits import address_key
+from wsguard.engine.limits import Place, address_key
 from wsguard.gateway.connection import Connection, Services
 from wsguard.gateway.handshake import ConnectionFacts
 from wsguard.gateway.stream import ByteStream
+from wsguard.gateway.transports import adopted
 from wsguard.vocabulary import reasons
 from wsguard.vocabulary.errors import ConfigurationError, HelloViolation
 from wsguard.vocabulary.handshake import Peer, TLSFacts
@@ -85,7 +86,7 @@ class Listener:
         for task in self._tasks:
             task.cancel()
         if self._tasks:
-            await asyncio.wait(self._tasks)
+            await asyncio.wait(self._tasks, timeout=self._services.limits.close_deadline)
 
     def _accept_ready(self) -> None:
         for _ in range(_ACCEPTS_A_WAKE):
@@ -103,50 +104,53 @@ class Listener:
             self._begin(sock, address)
 
     def _begin(self, sock: socket.socket, address: tuple[str, int]) -> None:
-        key = address_key(address[0])
-        if not self._services.addresses.enter(key):
-            self._services.log.hint(reasons.LIMITS_PREAUTH.code, "limits.preauth_address, limits.preauth", peer=key)
+        place = self._services.addresses.enter(address_key(address[0]))
+        if place is None:
+            hint = "limits.preauth_address, limits.preauth"
+            self._services.log.hint(reasons.LIMITS_PREAUTH.code, hint, peer=address_key(address[0]))
             sock.close()
             return
         sock.setblocking(False)  # noqa: FBT003 - the standard library's signature
-        task = self._loop.create_task(self._serve(sock, Peer(address[0], address[1]), key))
+        task = self._loop.create_task(self._serve(sock, Peer(address[0], address[1]), place))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _serve(self, sock: socket.socket, peer: Peer, key: str) -> None:
+    async def _serve(self, sock: socket.socket, peer: Peer, place: Place) -> None:
+        connection: Connection | None = None
         try:
             stream, facts = await self._secured(sock, peer)
-        except (OSError, HelloViolation, ssl.SSLError, TimeoutError):
-            self._services.log.unfinished()
-            sock.close()
-            self._services.addresses.leave(key)
-            return
-        except BaseException:
-            sock.close()
-            self._services.addresses.leave(key)
-            raise
-        connection = Connection(stream, facts, self._services, key)
-        # An app that is slow to answer must not hold what is gone: with the client goes the task.
-        stream.on_lost = asyncio.current_task().cancel  # type: ignore[union-attr]  # this is a task
-        try:
-            await connection.serve()
-        except asyncio.CancelledError:
-            if not stream.lost:
-                stream.close()
-                raise
+            connection = Connection(stream, facts, self._services, place)
+            # An app that is slow to answer must not hold what is gone: with the client goes the task.
+            stream.on_lost = asyncio.current_task().cancel  # type: ignore[union-attr]  # this is a task
+            try:
+                await connection.serve()
+            except asyncio.CancelledError:
+                if not stream.lost:
+                    raise
+        except (OSError, HelloViolation, TimeoutError):
+            pass  # counted below, and told once a minute
         finally:
-            if not connection.heads:
+            if connection is None or not connection.heads:
                 self._services.log.unfinished()
-            self._services.addresses.leave(key)
+            if connection is None or not connection.handed_over:
+                place.release()
 
     async def _secured(self, sock: socket.socket, peer: Peer) -> tuple[ByteStream, ConnectionFacts]:
         limits = self._services.limits
-        async with asyncio.timeout(limits.tls_handshake) as deadline:
-            hello = await self._peek_hello(sock)
-            left = max(0.1, (deadline.when() or 0.0) - self._loop.time())
-            transport, stream = await self._services.engine.accept(
-                lambda: ByteStream(self._services.buffer, limits), sock, self._context, left
-            )
+        end = self._loop.time() + limits.tls_handshake
+        try:
+            async with asyncio.timeout_at(end):
+                hello = await self._peek_hello(sock)
+        except BaseException:
+            sock.close()
+            raise
+        opening = self._services.engine.accept(
+            lambda: ByteStream(self._services.buffer, limits, self._services.reaper),
+            sock,
+            self._context,
+            max(0.1, end - self._loop.time()),
+        )
+        transport, stream = await adopted(opening, sock)
         cipher = transport.get_extra_info("cipher") or (None, None, None)
         return stream, ConnectionFacts(peer, TLSFacts(hello.server_name, cipher[1], cipher[0]))
 

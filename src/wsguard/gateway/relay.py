@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from wsguard.engine.ports import Randomness
     from wsguard.engine.sessions import Session
+    from wsguard.gateway.reaper import Reaper
     from wsguard.gateway.stream import ByteStream, ReadBuffer
     from wsguard.gateway.transports import TransportEngine
     from wsguard.vocabulary.bounds import Limits
@@ -67,12 +68,14 @@ class RelayEnd(asyncio.BufferedProtocol):
         "_whole_frames",
         "_write",
         "broken",
+        "gone",
         "name",
         "owes_pong",
         "peer",
         "pinged",
         "rate_count",
         "rate_start",
+        "read",
         "received",
         "said_close",
         "scanner",
@@ -107,13 +110,16 @@ class RelayEnd(asyncio.BufferedProtocol):
         self.said_close = False
         self.stopped = False
         self.broken = False
+        self.gone = False
+        self.read = True
         self.waiting = False
         self.rate_start = 0.0
         self.rate_count = 0
 
-    def begin(self, peer: RelayEnd) -> None:
-        """Join the two ends and take the transport over from the stream that served the handshake."""
+    def begin(self, peer: RelayEnd, stream: ByteStream) -> None:
+        """Join the two ends and take the transport over from the *stream* that served the handshake."""
         self.peer = peer
+        stream.successor = self
         self._write = self._relay.engine.writer(peer.transport)
         self._choose_path()
         self.transport.set_write_buffer_limits(high=self._relay.limits.buffer)
@@ -175,22 +181,31 @@ class RelayEnd(asyncio.BufferedProtocol):
         self._pending.clear()
         self._fast = False
 
+    def close(self) -> None:
+        """Flush, say close_notify, close. Once: asyncio's TLS transport forgets how to abort at a second close()."""
+        if not self.transport.is_closing():
+            self.transport.close()
+
     def eof_received(self) -> bool:
         """Let the transport close itself: a WebSocket has no half-closed state worth keeping."""
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         """This side is gone."""
-        del exc
-        self.stop()
-        self._relay.lost(self)
+        if not self.gone:
+            self.gone = True
+            self.stop()
+            self._relay.reaper.forget(self.transport)
+            self._relay.lost(self)
 
     def pause_writing(self) -> None:
         """This side does not read fast enough: its peer is not read meanwhile."""
+        self.peer.read = False
         self.peer.transport.pause_reading()
 
     def resume_writing(self) -> None:
         """This side reads again."""
+        self.peer.read = True
         self.peer.transport.resume_reading()
 
     def _choose_path(self) -> None:
@@ -297,6 +312,7 @@ class Relay:
         upstream: ByteStream,
         engine: TransportEngine,
         buffer: ReadBuffer,
+        reaper: Reaper,
         limits: Limits,
         max_message: int,
         deflate: bool,
@@ -306,6 +322,7 @@ class Relay:
         self.session = session
         self.engine = engine
         self.buffer = buffer
+        self.reaper = reaper
         self.limits = limits
         self.max_message = max_message
         self.ping_payload = randomness(_PING_BYTES)
@@ -336,8 +353,8 @@ class Relay:
         """Let the frames flow, beginning with what both sides sent too early to be read by the relay."""
         client_stream, upstream_stream = self._streams
         self.client.silent_since = self.upstream.silent_since = self.now()
-        self.client.begin(self.upstream)
-        self.upstream.begin(self.client)
+        self.client.begin(self.upstream, client_stream)
+        self.upstream.begin(self.client, upstream_stream)
         for end, stream in ((self.client, client_stream), (self.upstream, upstream_stream)):
             end.transport.resume_reading()
             end.feed(stream.take_all())
@@ -352,7 +369,7 @@ class Relay:
             return
         for end in (self.client, self.upstream):
             # A side that we do not read, because the other does not take what it sent, is not silent.
-            if end.received != end.seen or not end.transport.is_reading():
+            if end.received != end.seen or not end.read:
                 end.seen = end.received
                 end.silent_since = now
                 end.pinged = False
@@ -389,10 +406,11 @@ class Relay:
         """*end* has sent its Close. A side that has also got one is done; both done, the socket is."""
         answered = end.peer.said_close or (self._closing and end.peer.stopped)
         if not answered:
-            self._start_timer(self.limits.close_handshake)
+            if not (self.client.waiting or self.upstream.waiting):
+                self._start_timer(self.limits.close_handshake)
             return
         if self._closing and not end.peer.said_close:
-            end.transport.close()
+            end.close()
         else:
             self._close_transports()
 
@@ -456,14 +474,17 @@ class Relay:
         self._close_transports()
 
     def _close_transports(self) -> None:
-        # close() flushes and says close_notify; a peer that does not read is cut off when the timer runs out.
+        # close() flushes and says close_notify. A peer that has yet to read has its time for it; one that has taken
+        # everything and merely says no close_notify is not waited for as long.
+        flushing = any(end.transport.get_write_buffer_size() for end in (self.client, self.upstream) if not end.gone)
         for end in (self.client, self.upstream):
             end.stop()
-            end.transport.close()
+            end.close()
         if self._timer is not None:
             self._timer.cancel()
         if self._ends_lost < 2:  # noqa: PLR2004 - both ends
-            self._timer = self._loop.call_later(self.limits.close_handshake, self._abort)
+            seconds = self.limits.close_handshake if flushing else self.limits.close_deadline
+            self._timer = self._loop.call_later(seconds, self._abort)
 
     def _abort(self) -> None:
         self._timer = None
@@ -526,9 +547,9 @@ class Heartbeat:
         self._timer = asyncio.get_running_loop().call_later(self._interval, self._tick)
 
     def _tick(self) -> None:
-        now = asyncio.get_running_loop().time()
-        for relay in list(self._relays):
-            relay.tick(now)
         self._timer = None
         if self._relays:
             self._schedule()
+        now = asyncio.get_running_loop().time()
+        for relay in list(self._relays):
+            relay.tick(now)

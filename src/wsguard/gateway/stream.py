@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from wsguard.gateway.reaper import Reaper
     from wsguard.vocabulary.bounds import Limits
 
 _SMALL_READS = 4096
@@ -40,20 +41,21 @@ class ByteStream(asyncio.BufferedProtocol):
     At most `Limits.early_bytes` plus one read wait in *data*; then the peer is not read until somebody takes some.
     """
 
-    def __init__(self, buffer: ReadBuffer, limits: Limits) -> None:
+    def __init__(self, buffer: ReadBuffer, limits: Limits, reaper: Reaper) -> None:
         self.data = bytearray()
         self.transport: asyncio.Transport
         self.ended = False
         self.lost = False
         self.reset = False
         self.on_lost: Callable[[], object] | None = None
+        self.successor: asyncio.BufferedProtocol | None = None
+        self._reaper = reaper
         self._buffer = buffer
         self._limits = limits
         self._reader: asyncio.Future[None] | None = None
         self._drainer: asyncio.Future[None] | None = None
         self._writing_paused = False
         self._reading_paused = False
-        self._closed = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
@@ -61,6 +63,7 @@ class ByteStream(asyncio.BufferedProtocol):
             "asyncio.Transport", transport
         )  # aiofastnet's are no subclasses, but have all its methods
         self.transport.set_write_buffer_limits(high=self._limits.buffer)
+        self._reaper.watch(self.transport)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Lend the shared buffer for one read."""
@@ -82,13 +85,16 @@ class ByteStream(asyncio.BufferedProtocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Note the end, and whether it was a reset, and wake whoever waits."""
-        self.reset = exc is not None
+        """Note the end, and whether it came without a FIN (over TLS: without close_notify); wake whoever waits."""
+        self.reset = exc is not None or not self.ended
+        self._reaper.forget(self.transport)
         self.ended = self.lost = True
         self._wake(self._reader)
         self._wake(self._drainer)
-        self._wake(self._closed)
-        if self.on_lost is not None:
+        if self.successor is not None:
+            # asyncio's TLS tells the protocol that it had when the end came, though the relay has taken over since.
+            self.successor.connection_lost(exc)
+        elif self.on_lost is not None:
             self.on_lost()
 
     def pause_writing(self) -> None:
@@ -136,23 +142,34 @@ class ByteStream(asyncio.BufferedProtocol):
         if self.lost:
             raise StreamEnded
         self.transport.write(data)
-        while self._writing_paused and not self.lost:
-            self._drainer = asyncio.get_running_loop().create_future()
-            await self._drainer
+        await self._drained()
         if self.lost:
             raise StreamEnded
 
+    async def _drained(self) -> None:
+        while self._writing_paused and not self.lost:
+            self._drainer = asyncio.get_running_loop().create_future()
+            await self._drainer
+
+    async def finish(self) -> None:
+        """Close once the peer has taken everything, but wait no longer than `Limits.body_timeout`; then abort."""
+        if not self.lost:
+            self.transport.set_write_buffer_limits(high=0)
+            try:
+                async with asyncio.timeout(self._limits.body_timeout):
+                    await self._drained()
+            except TimeoutError:
+                self.abort()
+        self.close()
+
     def close(self) -> None:
-        """Flush what was written, then close."""
-        self.transport.close()
+        """Flush what was written, then close. Once: asyncio's TLS transport forgets how to abort at a second close()."""
+        if not self.transport.is_closing():
+            self.transport.close()
 
     def abort(self) -> None:
         """Close at once; the peer can see that something is missing."""
         self.transport.abort()
-
-    async def wait_closed(self) -> None:
-        """Wait until the connection has ended."""
-        await asyncio.shield(self._closed)
 
     def _wake(self, waiter: asyncio.Future[None] | None) -> None:
         if waiter is not None and not waiter.done():

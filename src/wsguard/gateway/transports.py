@@ -16,14 +16,13 @@ from wsguard.vocabulary.errors import ConfigurationError
 if TYPE_CHECKING:
     import socket
     import ssl
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
 EngineName = Literal["aiofastnet", "stdlib"]
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 # Room for one relayed read and its records: more only costs memory, less costs system calls (docs/performance.md).
 _BIO_BYTES = 4 * (16 * 1024 + 64)
-_SHUTDOWN_SECONDS = 2.0
 
 
 class TransportEngine(Protocol):
@@ -63,7 +62,8 @@ class TransportEngine(Protocol):
 class FastTransports:
     """aiofastnet: OpenSSL driven from C, on uvloop where it is installed."""
 
-    def __init__(self) -> None:
+    def __init__(self, shutdown_seconds: float) -> None:
+        self._shutdown_seconds = shutdown_seconds
         try:
             import aiofastnet
         except ImportError:
@@ -100,7 +100,7 @@ class FastTransports:
             sock,
             ssl=context,
             ssl_handshake_timeout=seconds,
-            ssl_shutdown_timeout=_SHUTDOWN_SECONDS,
+            ssl_shutdown_timeout=self._shutdown_seconds,
             ssl_incoming_bio_size=_BIO_BYTES,
             ssl_outgoing_bio_size=_BIO_BYTES,
         )
@@ -121,6 +121,9 @@ class FastTransports:
 class StandardTransports:
     """asyncio and ssl of the standard library: slower, and always there."""
 
+    def __init__(self, shutdown_seconds: float) -> None:
+        self._shutdown_seconds = shutdown_seconds
+
     @property
     def description(self) -> str:
         """Name it."""
@@ -138,7 +141,7 @@ class StandardTransports:
     ) -> tuple[asyncio.Transport, P]:
         """See TransportEngine."""
         transport, protocol = await asyncio.get_running_loop().connect_accepted_socket(
-            factory, sock, ssl=context, ssl_handshake_timeout=seconds, ssl_shutdown_timeout=_SHUTDOWN_SECONDS
+            factory, sock, ssl=context, ssl_handshake_timeout=seconds, ssl_shutdown_timeout=self._shutdown_seconds
         )
         return transport, protocol
 
@@ -155,6 +158,36 @@ class StandardTransports:
         return lambda view: write(bytes(view))
 
 
-def transport_engine(name: EngineName) -> TransportEngine:
-    """Return the engine called *name*. Raises ConfigurationError where its package is missing."""
-    return FastTransports() if name == "aiofastnet" else StandardTransports()
+async def adopted(
+    opening: Coroutine[Any, Any, tuple[asyncio.Transport, P]], sock: socket.socket
+) -> tuple[asyncio.Transport, P]:
+    """
+    Await *opening*, which makes a transport of *sock*; when that fails or is given up, close the socket safely.
+
+    A socket must not be closed beneath a transport that lives: its descriptor would go to the next connection, which
+    the old transport would then read, write and close.
+    """
+    task = asyncio.ensure_future(opening)
+    try:
+        return await asyncio.shield(task)
+    except BaseException:
+        task.add_done_callback(lambda task: _end_late(task, sock))
+        raise
+
+
+def _end_late(task: asyncio.Task[tuple[asyncio.Transport, P]], sock: socket.socket) -> None:
+    if task.cancelled() or task.exception() is not None:
+        # The transport closes its socket in the loop's next turn; where it never had it, this does.
+        loop = asyncio.get_running_loop()
+        loop.call_soon(loop.call_soon, sock.close)
+    else:
+        task.result()[0].abort()
+
+
+def transport_engine(name: EngineName, shutdown_seconds: float) -> TransportEngine:
+    """
+    Return the engine called *name*; a closing connection has *shutdown_seconds* to take what is left and say so.
+
+    Raises ConfigurationError where its package is missing.
+    """
+    return FastTransports(shutdown_seconds) if name == "aiofastnet" else StandardTransports(shutdown_seconds)

@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 from wsguard.engine.forwarding import UpstreamName
 from wsguard.gateway.stream import ByteStream, ReadBuffer, StreamEnded
+from wsguard.gateway.transports import adopted
 from wsguard.vocabulary import reasons
 from wsguard.vocabulary.errors import ConfigurationError, UpstreamFailure
 from wsguard.vocabulary.host import Host, HostSyntaxError
 from wsguard.wire.response_head import parse_response_head, response_head_end
 
 if TYPE_CHECKING:
+    from wsguard.gateway.reaper import Reaper
     from wsguard.gateway.transports import TransportEngine
     from wsguard.vocabulary.bounds import Limits
     from wsguard.wire.response_head import ResponseHead
@@ -87,15 +89,18 @@ class Upstream:
         self,
         address: UpstreamAddress,
         context: ssl.SSLContext | None,
+        *,
         engine: TransportEngine,
         buffer: ReadBuffer,
         limits: Limits,
+        reaper: Reaper,
     ) -> None:
         self.address = address
         self._context = context
         self._engine = engine
         self._buffer = buffer
         self._limits = limits
+        self._reaper = reaper
         self._idle: deque[tuple[ByteStream, float]] = deque()
         self._destinations = _resolve(address)
 
@@ -151,13 +156,10 @@ class Upstream:
 
     async def _stream_over(self, sock: socket.socket) -> ByteStream:
         server_hostname = self.address.host.strip("[]") if self._context is not None else None
-        try:
-            _, stream = await self._engine.connect(
-                lambda: ByteStream(self._buffer, self._limits), sock, self._context, server_hostname
-            )
-        except BaseException:
-            sock.close()
-            raise
+        opening = self._engine.connect(
+            lambda: ByteStream(self._buffer, self._limits, self._reaper), sock, self._context, server_hostname
+        )
+        _, stream = await adopted(opening, sock)
         return stream
 
 

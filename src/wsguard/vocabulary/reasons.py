@@ -90,6 +90,8 @@ SUBPROTOCOL_ONLY_CREDENTIALS = _reason(
 POLICY_BAD_VERDICT = _reason("policy.bad_verdict", 503, "A check failed or answered something that is no verdict.")
 POLICY_SOURCE_UNAVAILABLE = _reason("policy.source_unavailable", 503, "A list that the policy needs cannot be had.")
 
+GATEWAY_FAULT = _reason("gateway.fault", 503, "A fault of wsguard's own; its traceback is on stderr.")
+
 LIMITS_PREAUTH = _reason("limits.preauth", 503, "Too many connections that are not admitted yet.")
 LIMITS_ADDRESS = _reason("limits.address", 429, "Too many sockets or attempts from one address.")
 LIMITS_RATE = _reason("limits.rate", 1008, "More empty or control frames a second than the bound.")

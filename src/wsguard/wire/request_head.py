@@ -148,7 +148,7 @@ class _Collector:
         self.target.append(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.fields.append((name, value))
+        self.fields.append((name, value.rstrip(b" \t")))  # OWS is no part of a value (RFC 9112 §5.1)
 
     def on_headers_complete(self) -> None:
         self.complete = True

@@ -30,7 +30,7 @@ _OBS_FOLD = re.compile(rb"\n[ \t]")
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _END = b"\r\n\r\n"
 _WITHOUT_BODY = frozenset({204, 304})
-_FIRST_FINAL = 200
+_FIRST_STATUS, _FIRST_FINAL = 100, 200
 SWITCHING_PROTOCOLS = 101
 
 DEFLATE = "permessage-deflate"
@@ -92,9 +92,9 @@ def parse_response_head(data: bytes, request_method: str) -> ResponseHead:
         if not collector.complete:
             raise UpstreamFailure(reasons.UPSTREAM_MALFORMED, type(error).__name__) from None
     version = parser.get_http_version()
-    if not collector.complete or version not in ("1.0", "1.1"):
-        raise UpstreamFailure(reasons.UPSTREAM_MALFORMED, "no HTTP/1.1 response head")
     status = parser.get_status_code()
+    if not collector.complete or version not in ("1.0", "1.1") or data[:1] != b"H" or status < _FIRST_STATUS:
+        raise UpstreamFailure(reasons.UPSTREAM_MALFORMED, "no HTTP/1.1 response head")
     fields = Fields(collector.fields)
     body = _response_body(status, request_method, fields)
     return ResponseHead(status, b"".join(collector.phrase), version, fields, body)
@@ -203,7 +203,7 @@ class _Collector:
         self.phrase.append(phrase)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.fields.append((name, value))
+        self.fields.append((name, value.rstrip(b" \t")))  # OWS is no part of a value (RFC 9112 §5.1)
 
     def on_headers_complete(self) -> None:
         self.complete = True
