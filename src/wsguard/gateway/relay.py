@@ -182,7 +182,7 @@ class RelayEnd(asyncio.BufferedProtocol):
         self._fast = False
 
     def close(self) -> None:
-        """Flush, say close_notify, close. Once: asyncio's TLS transport forgets how to abort at a second close()."""
+        """Flush, say close_notify, end. Once: a second close makes asyncio's TLS forget how to abort."""
         if not self.transport.is_closing():
             self.transport.close()
 

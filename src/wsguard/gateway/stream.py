@@ -154,7 +154,7 @@ class ByteStream(asyncio.BufferedProtocol):
     async def finish(self) -> None:
         """Close once the peer has taken everything, but wait no longer than `Limits.body_timeout`; then abort."""
         if not self.lost:
-            self.transport.set_write_buffer_limits(high=0)
+            self.transport.set_write_buffer_limits(high=1, low=0)
             try:
                 async with asyncio.timeout(self._limits.body_timeout):
                     await self._drained()
@@ -163,7 +163,7 @@ class ByteStream(asyncio.BufferedProtocol):
         self.close()
 
     def close(self) -> None:
-        """Flush what was written, then close. Once: asyncio's TLS transport forgets how to abort at a second close()."""
+        """Flush what was written, then close. Once: a second close makes asyncio's TLS forget how to abort."""
         if not self.transport.is_closing():
             self.transport.close()
 
