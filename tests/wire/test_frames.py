@@ -135,7 +135,9 @@ def test_reserved_bits_mask_utf8() -> None:
     assert violation(frame(CLOSE, b"\x03\xe8\xc3\x28"))[0] == 1007
 
 
-@pytest.mark.parametrize("size", [0, 1, 2, 3, 6, 7, 125, 126, 131, 132, 133, 134, 4096, 65535, 65543, 65544])
+@pytest.mark.parametrize(
+    "size", [0, 1, 2, 3, 6, 7, 125, 126, 131, 132, 133, 134, 4096, 65535, 65543, 65544, 65545, 65546, 65550, 70000]
+)
 @pytest.mark.parametrize("masked", [True, False])
 def test_the_fast_path_takes_exactly_the_whole_frames(size: int, masked: bool) -> None:
     """One comparison replaces the rules: it must hold for every whole frame of that size, and for nothing else."""

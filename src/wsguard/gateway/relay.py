@@ -2,7 +2,7 @@
 The relay: frames of one socket flow between client and upstream, on the *scan* path.
 
 Every frame header is checked, payloads are forwarded as the bytes they came in (the gateway is a client to the
-upstream, so the client's masking is legal there too), one write a read. The common case, one whole small frame a read,
+upstream, so the client's masking is legal there too), one write a read. The common case, one whole frame a read,
 takes the fast path at the top of `RelayEnd.buffer_updated`: one comparison checks its whole header. All else goes
 through the scanner.
 
@@ -34,11 +34,6 @@ if TYPE_CHECKING:
 
 _PING_BYTES = 8
 
-# The fast path's tables: what a read of n bytes begins with when it is one whole frame, for either direction.
-FAST_BYTES = 4096
-_CLIENT_PREFIXES = tuple(frames.whole_frame_prefixes(size, masked=True) for size in range(FAST_BYTES + 1))
-_SERVER_PREFIXES = tuple(frames.whole_frame_prefixes(size, masked=False) for size in range(FAST_BYTES + 1))
-
 
 @dataclass(frozen=True, slots=True)
 class RelayOutcome:
@@ -60,11 +55,11 @@ class RelayEnd(asyncio.BufferedProtocol):
     __slots__ = (
         "_buffer",
         "_fast",
+        "_known",
+        "_masked",
         "_pending",
-        "_prefixes",
         "_relay",
         "_view",
-        "_views",
         "_whole_frames",
         "_write",
         "broken",
@@ -97,8 +92,8 @@ class RelayEnd(asyncio.BufferedProtocol):
         self._buffer = relay.buffer.data
         self._view = relay.buffer.view
         self._write: Callable[[memoryview], None]
-        self._views = relay.buffer.views
-        self._prefixes = _CLIENT_PREFIXES if masked else _SERVER_PREFIXES
+        self._masked = masked
+        self._known = relay.buffer.from_clients if masked else relay.buffer.from_upstream
         self._whole_frames = 0
         self._fast = False
         self._pending: list[bytes] = []
@@ -133,12 +128,15 @@ class RelayEnd(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Check what was read and send it on."""
         self.received += nbytes
-        if self._fast and nbytes <= FAST_BYTES and self._buffer.startswith(self._prefixes[nbytes]):
+        known = self._known.get(nbytes)
+        if known is not None and self._fast and self._buffer.startswith(known[0]):
             self._whole_frames += 1
-            self._write(self._views[nbytes])
+            self._write(known[1])
         elif self.stopped:
             self._listen(self._view[:nbytes])
         else:
+            if known is None:
+                self._relay.buffer.remember(nbytes, masked=self._masked)
             self._scan(self._buffer, self._view, nbytes)
 
     def feed(self, data: bytes) -> None:
@@ -211,7 +209,10 @@ class RelayEnd(asyncio.BufferedProtocol):
     def _choose_path(self) -> None:
         # Work the fast path may skip is decided here, whenever something changed, not for every read.
         self._fast = (
-            not self.stopped and not self._pending and self.scanner.at_rest and self._relay.max_message >= FAST_BYTES
+            not self.stopped
+            and not self._pending
+            and self.scanner.at_rest
+            and self._relay.max_message >= len(self._buffer)
         )
 
     def _scan(self, data: bytes | bytearray, view: memoryview, size: int) -> None:

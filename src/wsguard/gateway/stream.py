@@ -9,25 +9,43 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, cast
 
+from wsguard.wire.frames import whole_frame_prefixes
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from wsguard.gateway.reaper import Reaper
     from wsguard.vocabulary.bounds import Limits
 
-_SMALL_READS = 4096
+_MOST_SIZES = 8192
+
+
+# Whole frames by size: the prefixes that such a read begins with, and the view that is written on.
+KnownSizes = dict[int, tuple[tuple[bytes, ...], memoryview]]
 
 
 class ReadBuffer:
-    """The one buffer that every connection of a loop is read into: used up, or copied, before the next read."""
+    """
+    The one buffer that every connection of a loop is read into: used up, or copied, before the next read.
 
-    __slots__ = ("data", "view", "views")
+    It remembers, for each direction, what a read of a size begins with when it is one whole frame, and the slice that
+    is then written: making both for every read would cost more than the rest of the relay. The sizes are the peers'
+    to choose, so at most `_MOST_SIZES` are remembered; others take the longer way.
+    """
+
+    __slots__ = ("data", "from_clients", "from_upstream", "view")
 
     def __init__(self, size: int) -> None:
         self.data = bytearray(size)
         self.view = memoryview(self.data)
-        # Slices made once: making one for each small read costs more than checking the frame in it.
-        self.views = [self.view[:length] for length in range(_SMALL_READS + 1)]
+        self.from_clients: KnownSizes = {}
+        self.from_upstream: KnownSizes = {}
+
+    def remember(self, nbytes: int, *, masked: bool) -> None:
+        """Remember reads of *nbytes* from clients (masked) or from the upstream."""
+        known = self.from_clients if masked else self.from_upstream
+        if len(known) < _MOST_SIZES:
+            known[nbytes] = (whole_frame_prefixes(nbytes, masked=masked), self.view[:nbytes])
 
 
 class StreamEnded(ConnectionError):

@@ -9,6 +9,7 @@ UTF-8 of text messages is the receiving end's to judge on this path.
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 
 from wsguard.vocabulary import close_codes, reasons
@@ -18,8 +19,24 @@ CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 _FIN, _RSV1, _RSV, _OPCODE, _MASK, _LENGTH = 0x80, 0x40, 0x70, 0x0F, 0x80, 0x7F
 _LENGTH_16, _LENGTH_64 = 126, 127
 _WHOLE_DATA = (_FIN | BINARY, _FIN | TEXT)
+_LONGEST_16 = 0xFFFF
 MAX_CONTROL_PAYLOAD = 125
 LONGEST_HELD = 2 + 4 + MAX_CONTROL_PAYLOAD
+
+
+_FOUR_BYTES = struct.Struct(">HH").unpack_from
+
+
+def _whole_data_heads(mask_bit: int) -> tuple[dict[int, int], frozenset[int]]:
+    # The first two bytes of a whole data frame: with a length of 1 to 125 the frame's size, and those of longer ones.
+    header = 6 if mask_bit else 2
+    short = {
+        first << 8 | mask_bit | length: header + length for first in _WHOLE_DATA for length in range(1, _LENGTH_16)
+    }
+    return short, frozenset(first << 8 | mask_bit | _LENGTH_16 for first in _WHOLE_DATA)
+
+
+_MASKED, _UNMASKED = _whole_data_heads(_MASK), _whole_data_heads(0)
 
 
 def whole_frame_prefixes(size: int, *, masked: bool) -> tuple[bytes, ...]:
@@ -35,6 +52,8 @@ def whole_frame_prefixes(size: int, *, masked: bool) -> tuple[bytes, ...]:
         form = bytes((mask_bit | length,))
     elif _LENGTH_16 <= length - 2 <= 0xFFFF:  # noqa: PLR2004
         form = bytes((mask_bit | _LENGTH_16,)) + (length - 2).to_bytes(2, "big")
+    elif length - 8 > _LONGEST_16:
+        form = bytes((mask_bit | _LENGTH_64,)) + (length - 8).to_bytes(8, "big")
     else:
         return ()
     return tuple(bytes((first,)) + form for first in _WHOLE_DATA)
@@ -62,10 +81,13 @@ class FrameScanner:
     __slots__ = (
         "_deflate",
         "_fragments",
+        "_long_header",
+        "_long_heads",
         "_mask_bit",
         "_max_fragments",
         "_max_message",
         "_message_size",
+        "_short_frames",
         "closed",
         "controls",
         "first_boundary",
@@ -80,6 +102,8 @@ class FrameScanner:
         self._mask_bit = _MASK if masked else 0
         self._max_message = max_message
         self._max_fragments = max_fragments
+        self._short_frames, self._long_heads = _MASKED if masked else _UNMASKED
+        self._long_header = 8 if masked else 4
         self._deflate = deflate
         self._message_size = 0
         self._fragments = 0
@@ -136,24 +160,30 @@ class FrameScanner:
         return position
 
     def _whole_messages(self, data: bytes | bytearray, position: int, size: int) -> int:
-        # Most of what flows: one message, one frame, up to 64 KiB. A loop without a call; `_frame` judges all else.
-        if self.fragmented:
+        # Most of what flows: one message, one frame, up to 64 KiB. One look a frame, at its first four bytes; `_frame`
+        # judges everything else, and is asked alone where a message may not be as long as 64 KiB.
+        if self.fragmented or self._max_message < _LONGEST_16:
             return position
-        mask_bit, short = self._mask_bit, 6 if self._mask_bit else 2
-        longest = self._max_message
+        look, short_frames, long_heads, long_header = (
+            _FOUR_BYTES,
+            self._short_frames,
+            self._long_heads,
+            self._long_header,
+        )
         messages = 0
-        while size - position > 4 and data[position] in _WHOLE_DATA:  # noqa: PLR2004 - both lengths' bytes are there
-            length = data[position + 1] ^ mask_bit
-            if length < _LENGTH_16:
-                end = position + short + length
-            elif length == _LENGTH_16:
-                length = data[position + 2] << 8 | data[position + 3]
+        last = size - 4
+        while position <= last:
+            head, length = look(data, position)
+            if head in long_heads:
                 if length < _LENGTH_16:
                     break
-                end = position + short + 2 + length
+                end = position + long_header + length
             else:
-                break
-            if not 0 < length <= longest or end > size:
+                whole = short_frames.get(head)
+                if whole is None:
+                    break
+                end = position + whole
+            if end > size:
                 break
             messages += 1
             position = end
