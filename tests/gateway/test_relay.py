@@ -441,7 +441,7 @@ def test_a_side_that_does_not_read_costs_bounded_memory(
         print(
             f"{engine_name}, {direction}: {growth / 1024:.0f} KiB a pair, sent {[round(sent / 1024) for sent in stuck]} KiB of {offered // 1024}"
         )
-        assert all(sent < 16 * 1024 * 1024 for sent in stuck), "the bytes were drained: the test shows nothing"
+        assert all(sent < offered for sent in stuck), "the bytes were drained: the test shows nothing"
         assert all(sent > 0 for sent in stuck)
         assert growth < 1024 * 1024
 
