@@ -58,6 +58,10 @@ class TransportEngine(Protocol):
         """Return the fastest safe way to write a view of the shared read buffer, which is reused right after."""
         ...
 
+    def lender(self, view: memoryview) -> Callable[[int], memoryview]:
+        """Return the fastest way to lend *view* for a read: what a protocol's ``get_buffer`` does."""
+        ...
+
 
 class FastTransports:
     """aiofastnet: OpenSSL driven from C, on uvloop where it is installed."""
@@ -117,6 +121,10 @@ class FastTransports:
         write: Callable[[memoryview], None] = getattr(transport, "write_nocheck", transport.write)
         return write
 
+    def lender(self, view: memoryview) -> Callable[[int], memoryview]:
+        """Lend it without a Python frame: aiofastnet always asks for -1, the only element of a list of one."""
+        return [view].__getitem__
+
 
 class StandardTransports:
     """asyncio and ssl of the standard library: slower, and always there."""
@@ -156,6 +164,10 @@ class StandardTransports:
         """Copy first: asyncio's transports keep what they are given."""
         write = transport.write
         return lambda view: write(bytes(view))
+
+    def lender(self, view: memoryview) -> Callable[[int], memoryview]:
+        """Lend it whatever size is asked for."""
+        return lambda _: view
 
 
 async def adopted(
