@@ -17,16 +17,13 @@ import httptools
 from wsguard.vocabulary import reasons
 from wsguard.vocabulary.errors import HeadViolation
 from wsguard.vocabulary.fields import Fields
+from wsguard.wire.head_grammar import BARE_LINE_END, CONTROL, END_OF_HEAD, OBS_FOLD
 
 if TYPE_CHECKING:
     from wsguard.vocabulary.bounds import Limits
     from wsguard.vocabulary.handshake import HTTPVersion
 
-_BARE_LINE_END = re.compile(rb"(?<!\r)\n|\r(?!\n)")
-_OBS_FOLD = re.compile(rb"\n[ \t]")
-_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _DIGITS = re.compile(rb"[0-9]{1,18}")
-_END = b"\r\n\r\n"
 
 Framing = Literal["none", "length", "chunked", "close"]
 
@@ -72,14 +69,14 @@ def head_end(data: bytes | bytearray, searched: int, limits: Limits) -> int | No
     """
     if data[:1] in (b"\r", b"\n"):
         raise HeadViolation(reasons.SYNTAX_GRAMMAR, "a line end before the request line")
-    start = max(0, searched - len(_END))
-    end = data.find(_END, start)
+    start = max(0, searched - len(END_OF_HEAD))
+    end = data.find(END_OF_HEAD, start)
     # A CR at the very end may get its LF with the next read.
-    until = end + len(_END) if end >= 0 else len(data) - data.endswith(b"\r")
-    if _BARE_LINE_END.search(data, start, until):
+    until = end + len(END_OF_HEAD) if end >= 0 else len(data) - data.endswith(b"\r")
+    if BARE_LINE_END.search(data, start, until):
         raise HeadViolation(reasons.SYNTAX_LINE_ENDING)
-    if end >= 0 and end + len(_END) <= limits.head:
-        return end + len(_END)
+    if end >= 0 and end + len(END_OF_HEAD) <= limits.head:
+        return end + len(END_OF_HEAD)
     if end >= 0 or len(data) > limits.head:
         raise HeadViolation(reasons.SYNTAX_HEAD_TOO_LARGE)
     return None
@@ -155,14 +152,14 @@ class _Collector:
 
 
 def _check_raw(data: bytes) -> None:
-    if _BARE_LINE_END.search(data):
+    if BARE_LINE_END.search(data):
         raise HeadViolation(reasons.SYNTAX_LINE_ENDING)
     line = data[: data.find(b"\r\n")]
     if line.count(b" ") != 2 or b"\t" in line:  # noqa: PLR2004 - method SP target SP version
         raise HeadViolation(reasons.SYNTAX_GRAMMAR, "the request line")
-    if _OBS_FOLD.search(data):
+    if OBS_FOLD.search(data):
         raise HeadViolation(reasons.SYNTAX_GRAMMAR, "a folded field")
-    if _CONTROL.search(data):
+    if CONTROL.search(data):
         raise HeadViolation(reasons.SYNTAX_FIELD_VALUE, "a control byte")
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,16 +18,13 @@ import httptools
 from wsguard.vocabulary import reasons
 from wsguard.vocabulary.errors import HeadViolation, UpstreamFailure
 from wsguard.vocabulary.fields import Fields
+from wsguard.wire.head_grammar import BARE_LINE_END, CONTROL, END_OF_HEAD, OBS_FOLD
 from wsguard.wire.request_head import CHUNKED, NO_BODY, UNTIL_CLOSE, Body, content_length
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-_BARE_LINE_END = re.compile(rb"(?<!\r)\n|\r(?!\n)")
-_OBS_FOLD = re.compile(rb"\n[ \t]")
-_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-_END = b"\r\n\r\n"
 _WITHOUT_BODY = frozenset({204, 304})
 _FIRST_STATUS, _FIRST_FINAL = 100, 200
 SWITCHING_PROTOCOLS = 101
@@ -69,9 +65,9 @@ class Upgraded:
 
 def response_head_end(data: bytes | bytearray, searched: int, limit: int) -> int | None:
     """Return the index behind the head that *data* begins with, or None. Raises UpstreamFailure over *limit* bytes."""
-    end = data.find(_END, max(0, searched - len(_END)))
-    if end >= 0 and end + len(_END) <= limit:
-        return end + len(_END)
+    end = data.find(END_OF_HEAD, max(0, searched - len(END_OF_HEAD)))
+    if end >= 0 and end + len(END_OF_HEAD) <= limit:
+        return end + len(END_OF_HEAD)
     if end >= 0 or len(data) > limit:
         raise UpstreamFailure(reasons.UPSTREAM_MALFORMED, "the response head is larger than the bound")
     return None
@@ -79,7 +75,7 @@ def response_head_end(data: bytes | bytearray, searched: int, limit: int) -> int
 
 def parse_response_head(data: bytes, request_method: str) -> ResponseHead:
     """Parse a whole response head to *request_method*. Raises UpstreamFailure for anything doubtful."""
-    if _BARE_LINE_END.search(data) or _OBS_FOLD.search(data) or _CONTROL.search(data):
+    if BARE_LINE_END.search(data) or OBS_FOLD.search(data) or CONTROL.search(data):
         raise UpstreamFailure(reasons.UPSTREAM_MALFORMED, "a bare line end, a folded field or a control byte")
     collector = _Collector()
     parser = httptools.HttpResponseParser(collector)
