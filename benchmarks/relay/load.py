@@ -43,10 +43,10 @@ class Load:
 
     async def send(self, messages: int) -> None:
         budget = Budget(messages)
-        with _awake():
-            for client in self._clients:
-                client.start(budget, self._scenario.in_flight)
-            async with asyncio.timeout(_DEADLINE):
+        async with _deadline("the messages of a round"):
+            with _awake():
+                for client in self._clients:
+                    client.start(budget, self._scenario.in_flight)
                 await budget.done
 
 
@@ -55,7 +55,7 @@ async def open_load(scenario: Scenario, port: int, context: ssl.SSLContext, reel
     clients: list[Client] = []
     agreed: set[Negotiated] = set()
     try:
-        async with asyncio.timeout(_DEADLINE):
+        async with _deadline("opening the connections"):
             for number in range(scenario.connections):
                 client, negotiated = await connect(port, context, reel, number)
                 clients.append(client)
@@ -68,6 +68,15 @@ async def open_load(scenario: Scenario, port: int, context: ssl.SSLContext, reel
     finally:
         for client in clients:
             client.close()
+
+
+@contextlib.asynccontextmanager
+async def _deadline(what: str) -> AsyncGenerator[None]:
+    try:
+        async with asyncio.timeout(_DEADLINE):
+            yield
+    except TimeoutError:
+        raise BenchmarkError(f"{what} took more than {_DEADLINE:.0f} s") from None
 
 
 @contextlib.contextmanager

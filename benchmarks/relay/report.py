@@ -43,13 +43,13 @@ def rival_of(measured: Measured) -> str:
 
 
 def as_table(run: Run) -> Table:
-    table = Table(title="server CPU µs a message (one round trip)")
+    table = Table(title="server CPU µs a message (one round trip): median and range of the rounds")
     table.add_column("scenario", no_wrap=True)
     table.add_column("proxy", no_wrap=True)
     table.add_column("median", justify="right")
-    table.add_column("lowest–highest round", justify="right")
+    table.add_column("range", justify="right", no_wrap=True)
     table.add_column("wsguard takes", justify="right")
-    table.add_column("to reach")
+    table.add_column("to reach", no_wrap=True)
     for measured in run.measured:
         for name in PROXIES:
             first = name == PROXIES[0]

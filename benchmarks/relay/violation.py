@@ -14,8 +14,11 @@ _DEADLINE = 10.0
 
 async def check_bad_frame(port: int, context: ssl.SSLContext) -> int:
     """Send one to wsguard and return the close code it answers with. Raises BenchmarkError if that is not 1002."""
-    async with asyncio.timeout(_DEADLINE):
-        code = await _close_code(port, context)
+    try:
+        async with asyncio.timeout(_DEADLINE):
+            code = await _close_code(port, context)
+    except (TimeoutError, EOFError, OSError) as error:
+        raise BenchmarkError(f"{BAD_FRAME} was not answered with a Close frame: {error!r}") from None
     if code != PROTOCOL_ERROR:
         raise BenchmarkError(f"{BAD_FRAME} was answered with {code}, not {PROTOCOL_ERROR}")
     return code
