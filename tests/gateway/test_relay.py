@@ -506,3 +506,29 @@ def test_shutdown_tells_every_socket(
         assert time.monotonic() - begin < 5
     assert gateway.process.returncode == 0
     assert gateway.wait_for("gateway.stopped")["closed"] == 5
+
+
+def test_a_close_behind_the_boundary_that_ours_waited_for_is_an_answer(
+    start_gateway: StartGateway, start_upstream: StartUpstream, client_context: ssl.SSLContext
+) -> None:
+    """The rest of a frame and a Close in one read, while our Close waits: the client is done at once, not by a deadline."""
+    upstream = start_upstream(hold)
+    gateway = start_gateway(upstream.url, limits={"close_deadline": "10s", "close_handshake": "60s"})
+    with ExitStack() as stack:
+        client, received = connected(gateway.address, client_context, upstream, stack)
+        client.send(WHOLE[:-3])
+        assert received.reader.exactly(len(WHOLE) - 3) is not None
+        stopping = threading.Thread(target=gateway.stop)
+        stopping.start()
+        got = present(client.frame())
+        assert (got.opcode, got.close_code) == (CLOSE, 1001)
+        begin = time.monotonic()
+        client.send(WHOLE[-3:] + frame(CLOSE, got.payload))
+        assert received.reader.exactly(3) is not None
+        told = present(received.frame())
+        assert (told.opcode, told.close_code) == (CLOSE, 1001)
+        assert client.frame() is None
+        assert time.monotonic() - begin < 5
+        received.done.set()
+    stopping.join(20)
+    assert gateway.process.returncode == 0

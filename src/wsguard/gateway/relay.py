@@ -246,6 +246,9 @@ class RelayEnd(asyncio.BufferedProtocol):
             if self.waiting:
                 self.stop()
                 self._relay.one_finished()
+                if scanner.closed:  # its own Close stands in the same read, behind the boundary
+                    self.said_close = True
+                    self._relay.said_close(self)
                 return
         for control in scanner.controls:
             if control.end > end or control.start < position:
