@@ -113,7 +113,7 @@ UPSTREAM_BAD_EXTENSION = _reason("upstream.bad_extension", 502, "The 101 selects
 UPSTREAM_BROKEN = _reason("upstream.broken", 1014, "The upstream ended the connection without a Close frame.")
 
 BODY_BROKEN = _reason("body.broken", 400, "The request body's framing is broken, or it ended before it was whole.")
-BODY_SLOW = _reason("body.slow", 408, "The request, or its body, did not come in time.")
+BODY_SLOW = _reason("body.slow", 408, "The body of a request stopped coming.")
 
 FRAMES_RESERVED = _reason("frames.reserved", 1002, "A reserved bit is set that no extension gave a meaning.")
 FRAMES_OPCODE = _reason("frames.opcode", 1002, "The opcode is reserved.")
