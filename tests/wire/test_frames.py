@@ -168,6 +168,29 @@ def test_the_fast_path_agrees_with_the_scanner() -> None:
             assert subject.at_rest
 
 
+@pytest.mark.parametrize(
+    ("data", "run"),
+    [
+        (frame(BINARY, b"x") * 20, True),
+        (frame(TEXT, b"x" * 125) + frame(BINARY, b"y" * 126) + frame(BINARY, b"z" * 65535), True),
+        (frame(BINARY, b"x") * 3 + frame(BINARY, b"y")[:-1], False),
+        (frame(BINARY, b"x") + frame(PING, b""), False),
+        (frame(BINARY, b"x") + frame(BINARY, b""), False),
+        (frame(BINARY, b"x") + frame(BINARY, b"y", fin=False), False),
+        (frame(BINARY, b"x") + frame(BINARY, b"y", rsv=4), False),
+        (frame(BINARY, b"x") + frame(BINARY, b"y", masked=False), False),
+        (frame(BINARY, b"x") + b"\x82\xfe\x00\x05" + b"m" * 9, False),
+        (frame(BINARY, b"x" * 65536), False),
+    ],
+)
+def test_a_run_is_whole_messages_and_nothing_else(data: bytes, run: bool) -> None:
+    """The relay's second fast path: it counts what `scan` counts, and leaves no trace where it says no."""
+    subject = scanner()
+    assert subject.is_run(data, len(data)) is run
+    assert subject.messages == (scan_all(data)[1].messages if run else 0)
+    assert subject.at_rest
+
+
 def test_frames_of_ours_are_valid() -> None:
     """What the gateway sends itself passes its own rules, both ways."""
     assert scan_all(control_frame(PING, b"12345678"), masked=False)[1].controls[0].payload == b"12345678"

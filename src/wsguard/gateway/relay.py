@@ -3,8 +3,8 @@ The relay: frames of one socket flow between client and upstream, on the *scan* 
 
 Every frame header is checked, payloads are forwarded as the bytes they came in (the gateway is a client to the
 upstream, so the client's masking is legal there too), one write a read. The common case, one whole frame a read,
-takes the fast path at the top of `RelayEnd.buffer_updated`: one comparison checks its whole header. All else goes
-through the scanner.
+takes the fast path at the top of `RelayEnd.buffer_updated`: one comparison checks its whole header. A read of several
+whole frames takes the next one. All else goes through the scanner.
 
 Frames of ours (ping, close) go out only at a boundary of the stream they join. After a Close of ours nothing more is
 forwarded in that direction. Two ends, client and upstream, are told apart only by masking and by what a violation of
@@ -130,6 +130,8 @@ class RelayEnd(asyncio.BufferedProtocol):
         if known is not None and self._fast and self._buffer.startswith(known[0]):
             self._whole_frames += 1
             self._write(known[1])
+        elif self._fast and self.scanner.is_run(self._buffer, nbytes):
+            self._write(self._view[:nbytes])
         elif self.stopped:
             self._listen(self._view[:nbytes])
         else:

@@ -159,6 +159,18 @@ class FrameScanner:
                 break
         return position
 
+    def is_run(self, data: bytes | bytearray, size: int) -> bool:
+        """
+        Tell whether data[:size] is nothing but whole messages of one frame each, and count them if so.
+
+        For a scanner that is `at_rest`; whatever else the data are, they are left to `scan`.
+        """
+        before = self.messages
+        if self._whole_messages(data, 0, size) == size:
+            return True
+        self.messages = before
+        return False
+
     def _whole_messages(self, data: bytes | bytearray, position: int, size: int) -> int:
         # Most of what flows: one message, one frame, up to 64 KiB. One look a frame, at its first four bytes; `_frame`
         # judges everything else, and is asked alone where a message may not be as long as 64 KiB.
