@@ -1,8 +1,10 @@
 """`python -m benchmarks.relay`: see the package."""
 
 import argparse
+import asyncio
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -12,7 +14,7 @@ from rich.console import Console
 
 from benchmarks.relay import report
 from benchmarks.relay.errors import BenchmarkError
-from benchmarks.relay.measure import run
+from benchmarks.relay.measure import Run, run
 
 _ROUNDS = 41
 _QUICK_ROUNDS = 7
@@ -28,14 +30,24 @@ def main() -> None:
     console = Console(width=120)
     console.print(f"proxies on core {proxy_core}, load and upstream on core {load_core}; {options.rounds} rounds")
     try:
-        result = uvloop.run(run(options.rounds, options.engine, proxy_core, console.print))
+        result = uvloop.run(_run(options, proxy_core, console))
     except BenchmarkError as error:
         _fail(str(error))
+    except asyncio.CancelledError:
+        _fail("terminated")
     console.print(report.as_table(result))
     for name, fact in report.facts(result, options.engine).items():
         console.print(f"{name}: {fact}", highlight=False)
     if options.json is not None:
         options.json.write_text(json.dumps(report.as_json(result, options.engine), indent=2) + "\n")
+
+
+async def _run(options: "_Options", proxy_core: int, console: Console) -> Run:
+    """Ended from outside, the run still takes its proxies with it."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await run(options.rounds, options.engine, proxy_core, console.print)
 
 
 class _Options(argparse.Namespace):

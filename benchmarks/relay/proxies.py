@@ -21,8 +21,8 @@ HAPROXY = "HAProxy"
 RIVALS = (NGINX, NGINX_UNTUNED, HAPROXY)
 # nginx's WebSocket guide leaves `proxy_buffer_size` at a memory page, which is dear for large messages. So nginx runs
 # twice, tuned and as the guide has it; docs/performance.md has the trial of buffer sizes of both rivals.
-_NGINX_BUFFERS = {NGINX: "64k", NGINX_UNTUNED: "4k"}
-_HAPROXY_BUFFER = "65536"
+_NGINX_BUFFERS = {NGINX: "32k", NGINX_UNTUNED: "4k"}
+_HAPROXY_BUFFER = "16384"
 
 _TEMPLATES = Path(__file__).parent
 
