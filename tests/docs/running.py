@@ -86,6 +86,6 @@ def wait_for_port(port: int) -> None:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
         except OSError:
             assert time.monotonic() < end, f"nobody listens on {port}"
-            time.sleep(0.02)
+            time.sleep(0.02)  # a stranger's app gives no other sign that it listens
         else:
             return
