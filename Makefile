@@ -53,7 +53,7 @@ bench: $(ENV) ## measure the relay beside nginx and HAProxy
 
 lock: $(ENV) ## lock the requirements anew; UPGRADE=1 takes newer versions (requirements/README.md)
 	@$(LOCK) $(if $(UPGRADE),--upgrade) requirements/uv.in --output-file requirements/uv.txt
-	@$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml --all-extras --group dev --output-file requirements/dev.txt
+	@$(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml --all-extras --group dev --group guides --output-file requirements/dev.txt
 	@$(LOCK) $(if $(UPGRADE),--upgrade) --group pyproject.toml:jupyter --output-file requirements/jupyter.txt
 
 jupyter-env: $(JUPYTER) ## make .venv-jupyter, the JupyterLab that a story test puts behind the gateway
