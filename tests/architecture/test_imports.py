@@ -13,6 +13,7 @@ FLOORS = (
     {"tls", "store", "observe"},
     {"identity"},
     {"endpoints"},
+    {"guard"},
     {"asgi", "gateway", "authorize"},
     {"config", "admin", "dev_ca", "supervisor"},
     {"demo"},

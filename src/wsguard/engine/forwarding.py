@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from wsguard.vocabulary.decision import Accept
-    from wsguard.vocabulary.handshake import Handshake
+    from wsguard.vocabulary.handshake import Client, Handshake
 
 RawFields = list[tuple[bytes, bytes]]
 
@@ -60,6 +60,11 @@ def is_managed(name: bytes) -> bool:
     return folded in _MANAGED or folded.startswith(_MANAGED_PREFIXES)
 
 
+def is_forwarded(name: bytes) -> bool:
+    """Tell whether *name* is of the forwarded family, in any spelling: what a proxy says of its client."""
+    return is_managed(name) and not name.lower().translate(_FOLDED).startswith(b"x-wsguard-")
+
+
 def forwarded_fields(handshake: Handshake, accept: Accept, upstream: UpstreamName) -> RawFields:
     """
     Return the fields that go upstream, without framing and without ``Connection``: those are the writer's to add.
@@ -83,7 +88,7 @@ def forwarded_fields(handshake: Handshake, accept: Accept, upstream: UpstreamNam
         fields.insert(0, (b"Host", upstream.authority.encode("ascii")))
     if handshake.is_handshake:
         fields += _handshake_fields(handshake, accept)
-    return fields + _proxy_fields(handshake)
+    return fields + _proxy_fields(handshake, accept.client)
 
 
 def deflate_offer(handshake: Handshake, accept: Accept) -> bytes | None:
@@ -133,12 +138,29 @@ def _origin_for(value: bytes, accept: Accept, upstream: UpstreamName) -> bytes:
     return origin.encode("ascii")
 
 
-def _proxy_fields(handshake: Handshake) -> RawFields:
-    scheme = b"https" if handshake.secure else b"http"
+def app_fields(handshake: Handshake, accept: Accept) -> RawFields:
+    """
+    Return the fields that an app in this process sees: what the client claims as a proxy is gone, ours is set.
+
+    Framing, ``Connection`` and extensions stay: the server has acted on them. Secrets among the subprotocols do not.
+    """
+    fields = [
+        (name, value)
+        for name, value in handshake.fields
+        if name.lower() != b"sec-websocket-protocol" and not is_managed(name)
+    ]
+    offered = accept.subprotocols.forwarded
+    if offered:
+        fields.append((b"sec-websocket-protocol", ", ".join(offered).encode("ascii")))
+    return fields + [(name.lower(), value) for name, value in _proxy_fields(handshake, accept.client)]
+
+
+def _proxy_fields(handshake: Handshake, client: Client) -> RawFields:
+    scheme = b"https" if client.secure else b"http"
     fields: RawFields = [(b"X-Forwarded-Proto", scheme)]
     node = b"unknown"
-    if handshake.peer.address is not None:
-        address = handshake.peer.address.encode("ascii")
+    if client.peer.address is not None:
+        address = client.peer.address.encode("ascii")
         node = b'"[%b]"' % address if b":" in address else address
         fields += [(b"X-Forwarded-For", address), (b"X-Real-IP", address)]
     host = handshake.fields.first(b"host")

@@ -1,33 +1,42 @@
 """
 The policy: what one route demands, and `decide`, which judges a handshake by it.
 
-``decide`` first awaits the ports that the policy names and puts their answers into the context; then the checks run in
-ORDER and never wait. Whatever is no verdict, and whatever raises, refuses. The last line refuses.
+``decide`` first awaits the lists that the policy names and puts their answers into the context; then the checks run in
+ORDER and never wait; then authenticators say who it is, and carriage says whether their word counts. Whatever is no
+verdict, and whatever raises, refuses. The last line refuses.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
+from wsguard.engine.authentication import authenticate, is_preflight
 from wsguard.engine.checks.host import HostRules
 from wsguard.engine.checks.origin import OriginRules
-from wsguard.vocabulary import reasons
-from wsguard.vocabulary.bounds import DEFAULTS, MAX_MESSAGE, Limits
-from wsguard.vocabulary.decision import Accept, OriginProof, Passed, Refusal, Refuse, Subprotocols
+from wsguard.engine.ports import KeptList
+from wsguard.vocabulary import close_codes, reasons
+from wsguard.vocabulary.bounds import DEFAULTS, Limits, check_bound
+from wsguard.vocabulary.decision import Accept, OriginProof, Passed, Refusal, Refuse, SocketLimits, Subprotocols
 from wsguard.vocabulary.errors import ConfigurationError
+from wsguard.vocabulary.handshake import Client
+from wsguard.vocabulary.host import Host, HostSyntaxError
+from wsguard.vocabulary.origin import Origin, OriginSyntaxError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from wsguard.engine.checks import Check
-    from wsguard.engine.ports import OriginSource
     from wsguard.engine.routes import Route, RouteTable
     from wsguard.vocabulary.decision import Decision
     from wsguard.vocabulary.handshake import Handshake
-    from wsguard.vocabulary.host import Host
+    from wsguard.vocabulary.identity import Identity
+
+    Entries = Sequence[str] | KeptList | Callable[[str], Awaitable[bool]]
 
 PageRule = Literal["open", "same-policy", "plain"]
+RefusalForm = Literal["status", "close"]
+_LOOPBACK_NAMES = ("localhost", "*.localhost", "127.0.0.1", "[::1]")
 
 
 @dataclass(frozen=True)
@@ -35,60 +44,143 @@ class Policy:
     """
     What one route demands of a handshake.
 
-    *origins*: the pages that may connect, as ``https://host[:port]``; None means the served host's own pages only
-    (then *hosts* must be given), ``()`` means nobody. *hosts*: the names that are served, by default those of the
-    listed origins. *max_message*: bytes, ``bounds.BOUNDS``. *http*: what plain HTTP under the route is asked
-    (``open``, ``same-policy``, ``plain``). *allow_missing_origin*, *allow_null_origin* and
-    *allow_http_loopback_origins* let in what is refused otherwise; they are named in the log at start.
+    *origins*: the pages that may connect, as ``https://host[:port]``; a FileList or URLList that holds them; or an
+    async function that says whether one may. None means the served host's own pages only (then *hosts* must be
+    given), ``()`` means nobody. *hosts*: the names that are served, by default those of the listed origins; it takes
+    the same kinds.
+
+    *auth*: the names of the authenticators that open the socket, any of them; None leaves authentication to the app,
+    and *anonymous* says so where the guard has authenticators. *http*: what plain HTTP under the route is asked
+    (``open``, ``same-policy``, ``plain``); by default ``same-policy`` with authenticators, else ``open``. *refusal*:
+    ``close`` tells a browser's script why its credential was refused, by a socket that is opened and closed at once.
+
+    *max_message* (bytes), *messages_per_second*, *idle* and *max_lifetime* (seconds) bound a live socket; the ranges
+    stand in ``bounds.BOUNDS``, None means not bounded here.
+
+    What is refused otherwise needs a word, which the log names at start: *allow_missing_origin*, *allow_null_origin*,
+    *allow_http_loopback_origins*, *allow_pattern_with_ambient*, and *insecure_loopback*, which serves ``ws://`` where
+    Host, Origin and peer are all this machine.
 
     Raises ConfigurationError for an entry that is none, and for ``origins=None`` without hosts: Origin == Host alone is
     beaten by DNS rebinding (B-HOST-03).
     """
 
-    origins: Sequence[str] | OriginSource | None = None
-    hosts: Sequence[str] | None = None
+    origins: Entries | None = None
+    hosts: Entries | None = None
     allow_missing_origin: bool = False
     allow_null_origin: bool = False
     allow_http_loopback_origins: bool = False
-    http: PageRule = "open"
+    allow_pattern_with_ambient: bool = False
+    insecure_loopback: bool = False
+    auth: Sequence[str] | None = None
+    anonymous: bool = False
+    http: PageRule | None = None
+    refusal: RefusalForm = "status"
     compression: bool = False
-    max_message: int = MAX_MESSAGE
+    max_message: int | None = None
+    messages_per_second: int | None = None
+    idle: float | None = None
+    max_lifetime: float | None = None
     upstream_host: str = "preserve"
     upstream_origin: str = "preserve"
     origin_rules: OriginRules = field(init=False, repr=False)
     host_rules: HostRules = field(init=False, repr=False)
-    origin_source: OriginSource | None = field(init=False, repr=False)
+    page_rule: PageRule = field(init=False, repr=False)
+    socket_limits: SocketLimits | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Normalise every entry once, so that nothing is parsed per connection."""
-        source = self.origins if self.origins is not None and hasattr(self.origins, "entries") else None
-        written = None if self.origins is None or source is not None else cast("Sequence[str]", self.origins)
-        origin_rules = OriginRules.read(
-            () if source is not None else written,
+        object.__setattr__(self, "origin_rules", self._read_origins())
+        object.__setattr__(self, "host_rules", self._read_hosts())
+        _check_words(self)
+        for key in ("max_message", "messages_per_second", "idle", "max_lifetime"):
+            if getattr(self, key) is not None:
+                check_bound(f"policy {key}", getattr(self, key))
+        limits = SocketLimits(self.messages_per_second, self.idle, self.max_lifetime)
+        object.__setattr__(self, "socket_limits", None if limits == SocketLimits() else limits)
+        object.__setattr__(self, "page_rule", self.http or ("same-policy" if self.authenticates else "open"))
+
+    def _read_origins(self) -> OriginRules:
+        return self.origin_entries(() if self.origins_are_kept else cast("Sequence[str] | None", self.origins))
+
+    def origin_entries(self, entries: Sequence[str] | None) -> OriginRules:
+        """Return the rules of this policy with *entries*. Raises ConfigurationError for one that is none."""
+        return OriginRules.read(
+            entries,
             allow_missing=self.allow_missing_origin,
             allow_null=self.allow_null_origin,
-            allow_http_loopback=self.allow_http_loopback_origins,
+            allow_http_loopback=self.allow_http_loopback_origins or self.insecure_loopback,
         )
-        host_rules = HostRules.read(self.hosts) if self.hosts is not None else HostRules.of_origins(origin_rules)
-        if not host_rules.names:
+
+    def _read_hosts(self) -> HostRules:
+        if self.hosts_are_kept:
+            return HostRules(())
+        if self.hosts is not None:
+            rules = HostRules.read(cast("Sequence[str]", self.hosts))
+        else:
+            rules = HostRules.of_origins(self.origin_rules)
+        if self.insecure_loopback:
+            rules = HostRules((*rules.names, *HostRules.read(_LOOPBACK_NAMES).names))
+        if not rules.names:
             raise ConfigurationError("hosts", "none", "the names that are served, like app.example.com")
-        object.__setattr__(self, "origin_source", source)
-        object.__setattr__(self, "origin_rules", origin_rules)
-        object.__setattr__(self, "host_rules", host_rules)
+        return rules
+
+    @property
+    def authenticates(self) -> bool:
+        """Tell whether a credential is asked for."""
+        return self.auth is not None and not self.anonymous
+
+    @property
+    def origins_are_kept(self) -> bool:
+        """Tell whether the origins are looked up elsewhere."""
+        return callable(self.origins) or isinstance(self.origins, KeptList)
+
+    @property
+    def hosts_are_kept(self) -> bool:
+        """Tell whether the hosts are looked up elsewhere."""
+        return callable(self.hosts) or isinstance(self.hosts, KeptList)
+
+    @property
+    def notices(self) -> list[str]:
+        """Return the insecure words that this policy holds, each with what it means, for the log at start."""
+        return [f"{word}: {meaning}" for word, meaning in INSECURE_WORDS.items() if getattr(self, word)]
+
+
+INSECURE_WORDS = {
+    "allow_missing_origin": "handshakes without an Origin are let in: clients that are no browsers",
+    "allow_null_origin": "the origin null is let in: any page can produce it with a sandboxed frame",
+    "allow_http_loopback_origins": "http:// origins on loopback are let in",
+    "allow_pattern_with_ambient": "cookies count for every host that a pattern of the origins matches",
+    "insecure_loopback": "ws:// and http:// are served where Host, Origin and peer are all this machine",
+}
+
+
+def _check_words(policy: Policy) -> None:
+    if policy.auth is not None and (isinstance(policy.auth, str) or not policy.auth):
+        raise ConfigurationError("auth", repr(policy.auth), 'a list of names like ["bearer"], or anonymous = true')
+    if policy.http not in (None, "open", "same-policy", "plain"):
+        raise ConfigurationError("http", repr(policy.http), '"open", "same-policy" or "plain"')
+    if policy.refusal not in ("status", "close"):
+        raise ConfigurationError("refusal", repr(policy.refusal), '"status" or "close"')
 
 
 @dataclass(slots=True)
 class Context:
-    """What the checks know besides the handshake: answers of the ports, and what earlier checks established."""
+    """What is known besides the handshake: answers of the lists, and what earlier checks established."""
 
     table: RouteTable
     limits: Limits
     default: Policy
     route: Route | None
-    origin_rules: OriginRules
+    client: Client
+    now: float = 0.0
+    origin_listed: str = ""
+    host_served: bool = False
     host: Host | None = None
     origin: OriginProof | None = None
+    source: str = ""
     subprotocols: Subprotocols = field(default_factory=Subprotocols)
+    unless_explicit: Refusal | None = None
 
     @property
     def policy(self) -> Policy:
@@ -96,28 +188,44 @@ class Context:
         return self.default if self.route is None else self.route.policy
 
     @property
+    def origin_rules(self) -> OriginRules:
+        """The allow-list that was written out."""
+        return self.policy.origin_rules
+
+    @property
+    def takes_explicit_header(self) -> bool:
+        """Tell whether a credential in an explicit header could decide on this route."""
+        return self.route is not None and any(one.carriage == "explicit" for one in self.route.authenticators)
+
+    @property
     def excused(self) -> bool:
         """Tell whether the route's pages are served without TLS and for any Host (``http = "plain"``)."""
-        return self.route is not None and self.route.policy.http == "plain"
+        return self.route is not None and self.route.policy.page_rule == "plain"
 
 
 async def decide(
-    handshake: Handshake, table: RouteTable, *, limits: Limits = DEFAULTS, checks: Sequence[Check] | None = None
+    handshake: Handshake,
+    table: RouteTable,
+    *,
+    limits: Limits = DEFAULTS,
+    client: Client | None = None,
+    now: float = 0.0,
+    checks: Sequence[Check] | None = None,
 ) -> Decision:
     """
-    Judge *handshake* by the route of *table* that its path belongs to.
+    Judge *handshake*, which *client* sent, by the route of *table* that its path belongs to; *now* is Unix seconds.
 
-    Returns Accept or Refuse and raises nothing: an exception in a port or a check is a refusal (503). *checks* is
-    ORDER unless a test puts another one in.
+    Returns Accept or Refuse and raises nothing: an exception in a list, a check or an authenticator is a refusal
+    (503). *checks* is ORDER unless a test puts another one in.
     """
     from wsguard.engine.checks import ORDER
 
+    client = Client(handshake.peer, handshake.secure) if client is None else client
     route = table.find(handshake.raw_path)
-    default = table.routes[0].policy
-    rules = await _origin_rules(default if route is None else route.policy)
-    if isinstance(rules, Refuse):
-        return rules
-    context = Context(table, limits, default, route, rules)
+    context = Context(table, limits, table.routes[0].policy, route, client, now)
+    refused = await _ask_lists(handshake, context)
+    if refused is not None:
+        return refused
     for check in ORDER if checks is None else checks:
         try:
             verdict = cast("object", check.check(handshake, context))
@@ -128,36 +236,94 @@ async def decide(
         if not isinstance(verdict, Passed):
             return Refuse(reasons.POLICY_BAD_VERDICT, f"{check.name} answered {type(verdict).__name__}")
         _keep_what_was_proven(context, verdict)
-    if context.route is not None:
-        return _accept(context, context.route)
-    return Refuse(reasons.ROUTE_NONE)
+    if context.route is None:
+        return Refuse(reasons.ROUTE_NONE)
+    return await _authenticated(handshake, context, context.route)
 
 
-async def _origin_rules(policy: Policy) -> OriginRules | Refuse:
-    source = policy.origin_source
-    if source is None:
-        return policy.origin_rules
+async def _authenticated(handshake: Handshake, context: Context, route: Route) -> Decision:
+    policy = route.policy
+    judged = handshake.is_handshake or policy.page_rule == "same-policy"
+    if not policy.authenticates or not judged or is_preflight(handshake, context):
+        left = context.unless_explicit
+        return _accept(context, route, None) if left is None else _refused(handshake, policy, left)
+    identity = await authenticate(handshake, context, route.authenticators)
+    if isinstance(identity, Refusal):
+        return _refused(handshake, policy, identity)
+    return _accept(context, route, identity)
+
+
+def _refused(handshake: Handshake, policy: Policy, refusal: Refusal) -> Refuse:
+    told = policy.refusal == "close" and handshake.is_handshake and refusal.reason.status in _CLOSE_CODES
+    code = _CLOSE_CODES[refusal.reason.status] if told else None
+    return Refuse(refusal.reason, refusal.detail, refusal.setting, refusal.headers, code)
+
+
+_CLOSE_CODES = {401: close_codes.CREDENTIAL, 403: close_codes.POLICY}
+
+
+async def _ask_lists(handshake: Handshake, context: Context) -> Refuse | None:
+    """Ask the lists that the route keeps elsewhere about this Host and this Origin, before any check runs."""
+    policy = context.policy
+    if not (policy.origins_are_kept or policy.hosts_are_kept):
+        return None
+    route = context.route or context.table.routes[0]
     try:
-        return policy.origin_rules.with_entries(await source.entries())
+        if policy.hosts_are_kept:
+            host = _host_of(handshake)
+            context.host_served = host is not None and await _present(route.host_list).allows(host)
+        if policy.origins_are_kept and (handshake.is_handshake or policy.page_rule == "same-policy"):
+            origin = _origin_of(handshake)
+            if origin is not None and await _present(route.origin_list).allows(origin):
+                context.origin_listed = _present(route.origin_list).name
     except Exception as error:  # noqa: BLE001 - fail closed: a list that cannot be had allows nobody
-        return Refuse(reasons.POLICY_SOURCE_UNAVAILABLE, f"{source.name}: {type(error).__name__}")
+        return Refuse(reasons.POLICY_SOURCE_UNAVAILABLE, f"{type(error).__name__}: {error}")
+    return None
+
+
+def _present(allow_list: Any) -> Any:
+    if allow_list is None:
+        raise LookupError("the list is not open: decide through a Guard")
+    return allow_list
+
+
+def _host_of(handshake: Handshake) -> Host | None:
+    try:
+        return Host.parse(handshake.fields.first(b"host") or b"")
+    except HostSyntaxError:
+        return None  # the host check refuses it
+
+
+def _origin_of(handshake: Handshake) -> Origin | None:
+    values = handshake.fields.values(b"origin")
+    try:
+        return Origin.parse(values[0]) if len(values) == 1 else None
+    except OriginSyntaxError:
+        return None  # the origin check refuses it, null among them
 
 
 def _keep_what_was_proven(context: Context, passed: Passed) -> None:
     if passed.origin is not None:
         context.origin = passed.origin
+        context.source = passed.source
     if passed.subprotocols is not None:
         context.subprotocols = passed.subprotocols
+    if passed.unless_explicit is not None and context.unless_explicit is None:
+        context.unless_explicit = passed.unless_explicit
 
 
-def _accept(context: Context, route: Route) -> Accept:
+def _accept(context: Context, route: Route, identity: Identity | None) -> Accept:
     policy = route.policy
     return Accept(
         route=route.path,
+        client=context.client,
         max_message=policy.max_message,
+        limits=policy.socket_limits,
+        source=context.source,
         compression=policy.compression,
         upstream_host=policy.upstream_host,
         upstream_origin=policy.upstream_origin,
+        identity=identity,
         origin=context.origin,
         subprotocols=context.subprotocols,
     )

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from wsguard.engine.policy import Policy
+    from wsguard.engine.ports import Authenticator, HostList, OriginList
 
 RESERVED = b"/.wsguard"
 _PERCENT = re.compile(rb"%([0-9A-Fa-f]{2})")
@@ -32,14 +33,28 @@ def check_route_path(path: str) -> None:
 
 @dataclass(frozen=True)
 class Route:
-    """One path and the policy that covers everything under it, plain HTTP too."""
+    """
+    One path and the policy that covers everything under it, plain HTTP too.
+
+    What the policy names stands beside it, opened: its *authenticators* in the order of ``auth``, and the lists that
+    are kept elsewhere.
+    """
 
     path: str
     policy: Policy
+    authenticators: tuple[Authenticator, ...] = ()
+    origin_list: OriginList | None = None
+    host_list: HostList | None = None
 
     def __post_init__(self) -> None:
         """Refuse a path that is none. Raises RouteSyntaxError."""
         check_route_path(self.path)
+
+    def hides(self, later: Route) -> bool:
+        """Tell whether everything that *later* matches is matched here already."""
+        if not self.path.endswith("/*"):
+            return later.path == self.path
+        return self.matches(later.path.removesuffix("/*").encode("ascii"))
 
     def matches(self, path: bytes) -> bool:
         """Tell whether *path* is this one or, with ``/*``, stands at or below it by whole segments."""
@@ -55,6 +70,15 @@ class RouteTable:
     """All routes of a guard, in written order."""
 
     routes: tuple[Route, ...]
+
+    def hidden(self) -> list[tuple[Route, Route]]:
+        """Return the routes that an earlier one hides entirely, each with that one."""
+        found: list[tuple[Route, Route]] = []
+        for index, route in enumerate(self.routes):
+            earlier = next((other for other in self.routes[:index] if other.hides(route)), None)
+            if earlier is not None:
+                found.append((route, earlier))
+        return found
 
     def find(self, path: bytes) -> Route | None:
         """Return the first route that matches *path*, or None."""

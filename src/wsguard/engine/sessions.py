@@ -31,9 +31,15 @@ class Session:
     peer: str
     opened_at: float
     proof: OriginProof | None = None
+    source: str = ""
     identity: Identity | None = None
     closing: tuple[int, str] | None = None
     _closer: Closer | None = field(default=None, repr=False)
+
+    @property
+    def expires_at(self) -> float | None:
+        """Unix seconds at which the credential ends, or None where it has no end."""
+        return None if self.identity is None else self.identity.expires_at
 
     def bind(self, closer: Closer) -> None:
         """Tell how the connection is closed. A close that was asked for before is carried out now."""

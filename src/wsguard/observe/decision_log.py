@@ -13,10 +13,10 @@ import re
 import sys
 from collections import OrderedDict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from wsguard.vocabulary.reasons import Reason
 
@@ -27,6 +27,20 @@ LONGEST_VALUE = 256
 _HINT_SECONDS = 60.0
 _PLAIN = re.compile(r"[A-Za-z0-9_./:@~+,;*%\[\]-]+", re.ASCII)
 _LOGGER = "wsguard.decisions"
+
+
+class Line:
+    """One event: its *name* and its *values*. As text it is one line, whatever formatter the app has chosen."""
+
+    __slots__ = ("name", "values")
+
+    def __init__(self, name: str, values: dict[str, Value]) -> None:
+        self.name = name
+        self.values = values
+
+    def __str__(self) -> str:
+        """Write name and values, a stranger's text escaped."""
+        return " ".join([self.name, *(f"{key}={_written(value)}" for key, value in self.values.items())])
 
 
 class DecisionLog:
@@ -41,18 +55,15 @@ class DecisionLog:
 
     def event(self, name: str, **values: Value) -> None:
         """Write one line: the event's *name* and its *values*."""
-        self._logger.info(name, extra={"values": {key: _cut(value) for key, value in values.items()}})
+        self._write(logging.INFO, name, values)
 
     def refused(self, reason: Reason, *, status: int, detail: str, setting: str, **where: Value) -> None:
         """Write the line of a refusal; *setting* would allow it."""
-        self.event(
-            "handshake.refused",
-            status=status,
-            reason=reason.code,
-            **where,
-            detail=detail or None,
-            hint=self._hint(setting),
-        )
+        values = {"status": status, "reason": reason.code, **where, "detail": detail or None}
+        self._write(logging.WARNING, "handshake.refused", {**values, "hint": self._hint(setting)})
+
+    def _write(self, level: int, name: str, values: Mapping[str, Value]) -> None:
+        self._logger.log(level, Line(name, {key: _cut(value) for key, value in values.items() if value is not None}))
 
     def hint(self, name: str, text: str, **where: Value) -> None:
         """Write an event that tells the operator what to change, once per *text* and minute."""
@@ -97,6 +108,12 @@ def decision_logger(log_format: LogFormat) -> logging.Logger:
     return logger
 
 
+def guard_logger() -> logging.Logger:
+    """Return the logger of a guard inside an app: the app's own handlers if it has set any, else text on stdout."""
+    logger = logging.getLogger(_LOGGER)
+    return logger if logger.hasHandlers() else decision_logger("text")
+
+
 def _cut(value: Value) -> Value:
     if isinstance(value, str) and len(value) > LONGEST_VALUE:
         return value[: LONGEST_VALUE - 1] + "…"
@@ -109,16 +126,18 @@ def _time_of(record: logging.LogRecord) -> str:
 
 class _JSONFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        values: dict[str, Value] = record.__dict__["values"]
-        present = {key: value for key, value in values.items() if value is not None}
-        return json.dumps({"time": _time_of(record), "event": record.msg, **present})
+        line = _line_of(record)
+        return json.dumps({"time": _time_of(record), "event": line.name, **line.values})
 
 
 class _TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        values: dict[str, Value] = record.__dict__["values"]
-        words = [f"{key}={_written(value)}" for key, value in values.items() if value is not None]
-        return " ".join([_time_of(record), str(record.msg), *words])
+        return f"{_time_of(record)} {_line_of(record)}"
+
+
+def _line_of(record: logging.LogRecord) -> Line:
+    message = cast("object", record.msg)
+    return message if isinstance(message, Line) else Line(record.getMessage(), {})
 
 
 def _written(value: Value) -> str:

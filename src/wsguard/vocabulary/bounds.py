@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from wsguard.vocabulary.errors import ConfigurationError
+
 KIB = 1024
 MIB = 1024 * 1024
 
@@ -61,6 +63,22 @@ BOUNDS: tuple[Bound, ...] = (
     Bound(
         "max_message", "bytes", 16 * MIB, 125, 1024 * MIB, "One message (and one frame).", "uvicorn 16 MiB", "policy"
     ),
+    Bound(
+        "messages_per_second",
+        "count",
+        0,
+        1,
+        1_000_000,
+        "Messages of a client a second, as many at once; 0: not bounded.",
+        "Slack 1, Discord 2",
+        "policy",
+    ),
+    Bound(
+        "idle", "seconds", 0, 0.1, 86400, "Without a message of the client; 0: not bounded.", "an app's own", "policy"
+    ),
+    Bound(
+        "max_lifetime", "seconds", 0, 0.1, 31_536_000, "Of one socket; 0: not bounded.", "AWS API Gateway 2 h", "policy"
+    ),
     Bound("fragments", "count", 131_072, 1, 16_777_216, "Fragments of one message.", "Autobahn sends 65,536"),
     Bound("frame_rate", "count", 1000, 10, 1_000_000, "Empty or control frames a second.", "far above any ping"),
     Bound(
@@ -74,6 +92,19 @@ BOUNDS: tuple[Bound, ...] = (
     Bound("open_address", "count", 2000, 1, 1_000_000, "Open sockets, an address.", "a NAT's worth"),
     Bound("attempts_address", "count", 6000, 1, 100_000_000, "Attempts a minute, an address.", "100 a second"),
     Bound("addresses", "count", 100_000, 100, 10_000_000, "Addresses remembered by the caps.", "about 20 MB"),
+    Bound(
+        "decision", "seconds", 10, 0.1, 120, "One decision, where it waits for a list or an authenticator.", "one RTT"
+    ),
+    Bound("list_bytes", "bytes", 4 * MIB, KIB, 64 * MIB, "A list of origins or hosts in a file or at a URL.", "ours"),
+    Bound("list_entries", "count", 100_000, 1, 1_000_000, "Entries of such a list.", "thousands of customers"),
+    Bound("list_interval", "seconds", 60, 1, 86400, "Between two polls of a list at a URL.", "CDN caches"),
+    Bound("list_timeout", "seconds", 5, 0.1, 60, "One call for a list, or of a function that judges.", "HAProxy 5 s"),
+    Bound("lookups", "count", 10_000, 16, 1_000_000, "Answers of such a function that are remembered.", "about 2 MB"),
+    Bound(
+        "lookups_pending", "count", 100, 1, 10_000, "Different values that it is asked at one time.", "a pool's worth"
+    ),
+    Bound("lookup_allowed", "seconds", 60, 0, 3600, "How long a yes of it is remembered.", "DNS"),
+    Bound("lookup_refused", "seconds", 10, 0, 3600, "How long a no of it is remembered.", "negative DNS"),
     Bound("hints", "count", 1024, 16, 100_000, "Different log hints remembered a minute.", "one table"),
 )
 
@@ -110,6 +141,15 @@ class Limits:
     open_address: int = 2000
     attempts_address: int = 6000
     addresses: int = 100_000
+    decision: float = 10
+    list_bytes: int = 4 * MIB
+    list_entries: int = 100_000
+    list_interval: float = 60
+    list_timeout: float = 5
+    lookups: int = 10_000
+    lookups_pending: int = 100
+    lookup_allowed: float = 60
+    lookup_refused: float = 10
     hints: int = 1024
 
     def __post_init__(self) -> None:
@@ -125,4 +165,15 @@ class Limits:
 
 
 DEFAULTS = Limits()
+
+
+def check_bound(name: str, value: float) -> None:
+    """Refuse a *value* outside the range of the bound *name* (``policy idle``). Raises ConfigurationError."""
+    table, _, key = name.rpartition(" ")
+    bound = next(bound for bound in BOUNDS if bound.key == key and bound.table == (table or "limits"))
+    wanted = (int,) if bound.unit in ("bytes", "count") else (int, float)
+    if type(value) not in wanted or not bound.minimum <= value <= bound.maximum:
+        raise ConfigurationError(key, repr(value), f"between {bound.minimum:g} and {bound.maximum:g} {bound.unit}")
+
+
 MAX_MESSAGE = 16 * MIB

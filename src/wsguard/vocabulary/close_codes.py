@@ -9,15 +9,21 @@ ABNORMAL = 1006
 INVALID_DATA = 1007
 POLICY_VIOLATION = 1008
 MESSAGE_TOO_BIG = 1009
+INTERNAL_ERROR = 1011
 BAD_GATEWAY = 1014
+CREDENTIAL = 3000
+POLICY = 3003
 
 MEANINGS: dict[int, str] = {
-    GOING_AWAY: "going away: shutdown, or one side was silent for too long",
+    GOING_AWAY: "going away: shutdown, one side was silent for too long, or the socket reached its max_lifetime",
     PROTOCOL_ERROR: "a frame broke the rules of RFC 6455",
     INVALID_DATA: "the reason of a Close frame was not UTF-8",
-    POLICY_VIOLATION: "too many fragments, or too many empty or control frames",
+    POLICY_VIOLATION: "too many fragments, empty or control frames, or messages",
     MESSAGE_TOO_BIG: "a message larger than max_message",
+    INTERNAL_ERROR: "a fault on our side: the app selected a subprotocol that was not offered",
     BAD_GATEWAY: "the upstream broke its connection or the protocol",
+    CREDENTIAL: "the credential has expired or is refused",
+    POLICY: "the policy does not allow it",
 }
 
 # What stands in the Close frame beside the code: short and fixed. The reason code stands in the log.
@@ -27,7 +33,10 @@ TEXTS: dict[int, str] = {
     INVALID_DATA: "invalid data",
     POLICY_VIOLATION: "policy violation",
     MESSAGE_TOO_BIG: "message too big",
+    INTERNAL_ERROR: "internal error",
     BAD_GATEWAY: "bad gateway",
+    CREDENTIAL: "credential expired",
+    POLICY: "not allowed",
 }
 
 # Registered with IANA and allowed in a Close frame; 1004 to 1006 and 1015 are never sent (RFC 6455 §7.4.1).

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from wsguard.vocabulary.handshake import Client
     from wsguard.vocabulary.identity import Identity
     from wsguard.vocabulary.reasons import Reason
 
@@ -22,10 +23,17 @@ class OriginProof(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """A check found nothing. Whatever else it established stands here, for the checks behind it."""
+    """
+    A check found nothing. Whatever else it established stands here, for the checks behind it.
+
+    *source* names the list that allowed the origin, where it is none that was written out. *unless_explicit* is a
+    refusal that counts unless a credential in an explicit header decides (RULES §1).
+    """
 
     origin: OriginProof | None = None
     subprotocols: Subprotocols | None = None
+    source: str = ""
+    unless_explicit: Refusal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +59,31 @@ class Subprotocols:
 
 
 @dataclass(frozen=True, slots=True)
+class SocketLimits:
+    """What a live socket is held to: *messages_per_second* (count), *idle* and *max_lifetime* (seconds); None: not."""
+
+    messages_per_second: int | None = None
+    idle: float | None = None
+    max_lifetime: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Accept:
     """
     The request may go on.
 
     *route* is the path of the route whose policy decided; *subprotocols* tells forwarding which are taken out.
-    *compression* lets permessage-deflate stay in the offer, *max_message* bounds a message in bytes;
-    *upstream_host* and *upstream_origin* are ``preserve``, ``upstream`` or a value to send instead.
+    *compression* lets permessage-deflate stay in the offer, *max_message* bounds a message in bytes where one is
+    written; *upstream_host* and *upstream_origin* are ``preserve``, ``upstream`` or a value to send instead.
+    *client* is whom the request comes from as judged, *source* the list that allowed the origin, *limits* what a live
+    socket is held to.
     """
 
     route: str
-    max_message: int
+    client: Client
+    max_message: int | None = None
+    limits: SocketLimits | None = None
+    source: str = ""
     compression: bool = False
     upstream_host: str = "preserve"
     upstream_origin: str = "preserve"
@@ -72,12 +94,18 @@ class Accept:
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """The request is refused with *reason*'s status. Only the status and a request id reach the client."""
+    """
+    The request is refused with *reason*'s status. Only the status and a request id reach the client.
+
+    *close_code* stands where the policy tells a browser's script why by a socket that is opened and closed at once
+    (``refusal = "close"``); None everywhere else.
+    """
 
     reason: Reason
     detail: str = ""
     setting: str = ""
     headers: tuple[tuple[str, str], ...] = ()
+    close_code: int | None = None
 
     @property
     def status(self) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from wsguard.vocabulary.decision import Refusal
     from wsguard.vocabulary.fields import Fields
 
 HTTPVersion = Literal["1.0", "1.1", "2"]
@@ -37,22 +38,41 @@ class TLSFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Client:
+    """
+    Who sent the request, and over what, once listed proxies have been believed and nobody else (RULES §9).
+
+    *secure* is None where nobody who may say so has said it. *doubt* names what makes it unknown, for the log.
+    *through_proxy* tells that a listed proxy spoke for the client.
+    """
+
+    peer: Peer
+    secure: bool | None
+    through_proxy: bool = False
+    doubt: Refusal | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Handshake:
     """
     One opening request (RFC 6455 §4.1, RFC 8441), or a page request judged by the same policy.
 
     *target* and *fields* are raw bytes. *secure* is None where the mount cannot know the scheme: unknown is never
-    taken for secure.
+    taken for secure. *method* is None where the mount's protocol does not show it, and *hidden* names the fields (in
+    lower case) that it may keep to itself: their absence means nothing. *reported* tells that peer and scheme come
+    from a server that may have taken them from header fields.
     """
 
     kind: Kind
-    method: str
+    method: str | None
     target: bytes
     fields: Fields
     http_version: HTTPVersion
     peer: Peer
     secure: bool | None
     tls: TLSFacts | None = None
+    hidden: frozenset[bytes] = frozenset()
+    reported: bool = False
 
     @property
     def is_handshake(self) -> bool:

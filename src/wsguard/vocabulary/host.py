@@ -116,6 +116,16 @@ def is_loopback_host(name: str) -> bool:
     return is_ipv4(name) and name.startswith("127.")
 
 
+def is_loopback_address(text: str) -> bool:
+    """Tell whether *text* is an IP address of this machine alone: 127.0.0.0/8, also mapped into IPv6, or ::1."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
+
+
 def _domain_to_ascii(text: str) -> str:
     # WHATWG domain to ASCII, beStrict false: UTS 46, non-transitional, then Punycode a label.
     import idna

@@ -65,6 +65,10 @@ TRANSPORT_SNI_MISMATCH = _reason("transport.sni_mismatch", 421, "The TLS server 
 HOST_MALFORMED = _reason("host.malformed", 400, "The Host field is no host[:port].")
 HOST_NOT_ALLOWED = _reason("host.not_allowed", 421, "The Host is none of the served names (DNS rebinding).")
 
+PROXIES_MALFORMED = _reason(
+    "proxies.malformed", 400, "What a listed proxy says of the client is malformed or contradicts itself (RFC 7239)."
+)
+
 ROUTE_NONE = _reason("route.none", 404, "No route has this path.")
 ROUTE_RESERVED = _reason("route.reserved", 404, "The path is wsguard's own, and nothing answers there.")
 
@@ -87,15 +91,28 @@ SUBPROTOCOL_ONLY_CREDENTIALS = _reason(
     "subprotocol.only_credentials", 400, "Only secrets are offered as subprotocols; offer wsguard.v1 beside them."
 )
 
+CREDENTIAL_MISSING = _reason("credential.missing", 401, "No credential of a kind that the route takes was sent.")
+CREDENTIAL_INVALID = _reason("credential.invalid", 401, "The credential does not verify.")
+CREDENTIAL_EXPIRED = _reason("credential.expired", 401, "The credential has expired.")
+CREDENTIAL_UNAVAILABLE = _reason("credential.unavailable", 503, "What verifies the credential cannot be reached.")
+CREDENTIAL_AMBIENT = _reason(
+    "credential.ambient", 403, "A credential that browsers attach by themselves, and no listed origin beside it."
+)
 POLICY_BAD_VERDICT = _reason("policy.bad_verdict", 503, "A check failed or answered something that is no verdict.")
 POLICY_SOURCE_UNAVAILABLE = _reason("policy.source_unavailable", 503, "A list that the policy needs cannot be had.")
+POLICY_SLOW = _reason(
+    "policy.slow", 503, "The decision took longer than the bound: a list or an authenticator is slow."
+)
 
 GATEWAY_FAULT = _reason("gateway.fault", 503, "A fault of wsguard's own; its traceback is on stderr.")
 
 LIMITS_PREAUTH = _reason("limits.preauth", 503, "Too many connections that are not admitted yet.")
 LIMITS_ADDRESS = _reason("limits.address", 429, "Too many sockets or attempts from one address.")
-LIMITS_RATE = _reason("limits.rate", 1008, "More empty or control frames a second than the bound.")
+LIMITS_RATE = _reason("limits.rate", 1008, "More messages, or empty or control frames, a second than the bound.")
+LIMITS_LIFETIME = _reason("limits.lifetime", 1001, "The socket has lived as long as the policy lets one live.")
 LIMITS_IDLE = _reason("limits.idle", 1001, "One side was silent for too long.")
+
+APP_SUBPROTOCOL = _reason("app.subprotocol", 1011, "The app selected a subprotocol that was not offered to it.")
 
 UPSTREAM_UNREACHABLE = _reason("upstream.unreachable", 502, "The upstream refused or broke the connection.")
 UPSTREAM_TLS = _reason("upstream.tls", 502, "The upstream's certificate does not verify.")

@@ -31,7 +31,7 @@ class FetchMetadataCheck:
     def check(self, handshake: Handshake, context: Context) -> Verdict:
         """Refuse metadata that does not fit a WebSocket handshake, or contradicts the Origin."""
         fields = handshake.fields
-        if not handshake.is_handshake and context.policy.http != "same-policy":
+        if not handshake.is_handshake and context.policy.page_rule != "same-policy":
             return Passed()
         for name in (b"sec-fetch-site", b"sec-fetch-mode", b"sec-fetch-dest"):
             if len(fields.values(name)) > 1:
@@ -40,7 +40,7 @@ class FetchMetadataCheck:
         if site is not None and site not in _SITES:
             return Refusal(reasons.FETCH_MALFORMED, "sec-fetch-site")
         if not handshake.is_handshake:
-            return _judge_page(handshake, site)
+            return _judge_page(handshake, context, site)
         if fields.first(b"sec-fetch-mode") not in (None, b"websocket"):
             return Refusal(reasons.FETCH_MODE)
         if fields.first(b"sec-fetch-dest") not in (None, b"empty", b"websocket"):
@@ -54,16 +54,21 @@ def _judge_site(handshake: Handshake, context: Context, site: bytes | None) -> V
     origin = _origin_of(handshake)
     if site is None or b"origin" not in handshake.fields:
         return Passed()
-    is_same = origin == same_origin_as_host(context.host)
+    scheme = "http" if context.client.secure is False else "https"  # only insecure_loopback gets as far as here
+    is_same = origin == same_origin_as_host(context.host, scheme=scheme)
     # An extension's background page says same-origin with an origin of its own: listed exactly, it may.
-    if site == b"same-origin" and not is_same and origin not in context.origin_rules.exact:
+    if site == b"same-origin" and not is_same and not _listed_exactly(origin, context):
         return Refusal(reasons.FETCH_SITE, "same-origin, but the Origin is not the Host's")
     if site == b"cross-site" and is_same:
         return Refusal(reasons.FETCH_SITE, "cross-site, but the Origin is the Host's")
     return Passed()
 
 
-def _judge_page(handshake: Handshake, site: bytes | None) -> Verdict:
+def _listed_exactly(origin: Origin | None, context: Context) -> bool:
+    return origin in context.origin_rules.exact or bool(context.origin_listed)
+
+
+def _judge_page(handshake: Handshake, context: Context, site: bytes | None) -> Verdict:
     fields = handshake.fields
     if b"origin" in fields or site in (b"same-origin", b"none"):
         return Passed()
@@ -74,7 +79,10 @@ def _judge_page(handshake: Handshake, site: bytes | None) -> Verdict:
         and fields.first(b"sec-fetch-mode") == b"navigate"
         and fields.first(b"sec-fetch-dest") == b"document"
     )
-    return Passed() if followed_link else Refusal(reasons.FETCH_SITE, (site or b"absent").decode("ascii"))
+    if followed_link:
+        return Passed()
+    refusal = Refusal(reasons.FETCH_SITE, (site or b"absent").decode("ascii"))
+    return Passed(unless_explicit=refusal) if context.takes_explicit_header else refusal
 
 
 def _origin_of(handshake: Handshake) -> Origin | None:

@@ -79,7 +79,7 @@ class HostCheck:
         context.host = host
         if context.excused and not handshake.is_handshake:
             return Passed()
-        if not context.policy.host_rules.serves(host):
+        if not (context.host_served or context.policy.host_rules.serves(host)):
             return Refusal(reasons.HOST_NOT_ALLOWED, host.name, setting=f'hosts += ["{host.name}"]')
         return Passed()
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from wsguard.vocabulary.handshake import Handshake
     from wsguard.vocabulary.host import Host
 
+FORBIDDEN = 403
+
 
 @dataclass(frozen=True, slots=True)
 class OriginRules:
@@ -84,6 +86,11 @@ class OriginRules:
                 exact.add(entry)
         return replace(self, exact=frozenset(exact), patterns=tuple(patterns))
 
+    @property
+    def is_explicit(self) -> bool:
+        """Tell whether any entry is written out."""
+        return bool(self.exact or self.patterns)
+
     def lists(self, origin: Origin) -> bool:
         """Tell whether *origin* is on the list. An empty list allows nobody. Source: RFC 6454 §5. Stops: CWE-1385."""
         return origin in self.exact or any(pattern.matches(origin) for pattern in self.patterns)
@@ -100,8 +107,22 @@ class OriginCheck:
     def check(self, handshake: Handshake, context: Context) -> Verdict:
         """Return what was proven: LISTED, SAME_ORIGIN, or (only where the policy says so) ABSENT, UNLISTED."""
         values = handshake.fields.values(b"origin")
-        if not handshake.is_handshake and (context.policy.http != "same-policy" or not values):
+        if not handshake.is_handshake:
+            return self._check_page(handshake, context)
+        return self._judge(values, context)
+
+    def _check_page(self, handshake: Handshake, context: Context) -> Verdict:
+        # A valid credential in an explicit header needs no origin (RULES §1); whether there is one is known later.
+        values = handshake.fields.values(b"origin")
+        if context.policy.page_rule != "same-policy" or not values:
             return Passed()
+        verdict = self._judge(values, context)
+        if isinstance(verdict, Refusal) and verdict.reason.status == FORBIDDEN and context.takes_explicit_header:
+            return Passed(origin=OriginProof.UNLISTED, unless_explicit=verdict)
+        return verdict
+
+    @staticmethod
+    def _judge(values: list[bytes], context: Context) -> Verdict:
         rules = context.origin_rules
         if not values:
             if rules.allow_missing:
@@ -117,24 +138,34 @@ class OriginCheck:
             origin = Origin.parse(values[0])
         except OriginSyntaxError as error:
             return Refusal(reasons.ORIGIN_MALFORMED, str(error))
-        return _judge(origin, rules, context.host)
+        return _judge_origin(origin, context)
 
 
-def same_origin_as_host(host: Host | None) -> Origin | None:
-    """Return the https origin of pages that the served *host* delivers, from the Host field alone (B-ORIGIN-06)."""
+def same_origin_as_host(host: Host | None, *, scheme: str = "https") -> Origin | None:
+    """Return the origin of pages that the served *host* delivers, from the Host field alone (B-ORIGIN-06)."""
     if host is None:
         return None
-    return Origin("https", host.name, None if host.port == DEFAULT_PORTS["https"] else host.port)
+    return Origin(scheme, host.name, None if host.port == DEFAULT_PORTS[scheme] else host.port)
 
 
-def _judge(origin: Origin, rules: OriginRules, host: Host | None) -> Verdict:
+def _judge_origin(origin: Origin, context: Context) -> Verdict:
+    rules, host = context.origin_rules, context.host
     if origin.scheme == "http" and not (rules.allow_http_loopback and origin.is_loopback):
         return Refusal(reasons.ORIGIN_SCHEME, str(origin))
-    if rules.same_origin and origin == same_origin_as_host(host):
+    if rules.same_origin and origin in _own_origins(context):
         return Passed(origin=OriginProof.SAME_ORIGIN)
     if rules.lists(origin):
         return Passed(origin=OriginProof.LISTED)
+    if context.origin_listed:
+        return Passed(origin=OriginProof.LISTED, source=context.origin_listed)
     return Refusal(reasons.ORIGIN_NOT_ALLOWED, str(origin), setting=_setting(origin, rules, host))
+
+
+def _own_origins(context: Context) -> tuple[Origin | None, ...]:
+    own = same_origin_as_host(context.host)
+    if context.policy.insecure_loopback and context.client.secure is False:
+        return (own, same_origin_as_host(context.host, scheme="http"))
+    return (own,)
 
 
 def _setting(origin: Origin, rules: OriginRules, host: Host | None) -> str:

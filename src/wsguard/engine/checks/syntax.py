@@ -65,6 +65,8 @@ def _refuse(reason: Reason, detail: str = "") -> Refusal:
 
 
 def _check_method(handshake: Handshake) -> Refusal | None:
+    if handshake.method is None:
+        return None
     if handshake.is_handshake and handshake.method != ("CONNECT" if handshake.http_version == "2" else "GET"):
         return Refusal(reasons.SYNTAX_METHOD, handshake.method, headers=(("Allow", "GET"),))
     if not handshake.is_handshake and handshake.method in {"CONNECT", "TRACE"}:
@@ -109,7 +111,7 @@ def _check_upgrade(handshake: Handshake) -> Refusal | None:
         refusal = _check_http1_upgrade(handshake)
         if refusal is not None:
             return refusal
-    if handshake.fields.first(b"sec-websocket-version") != b"13":
+    if not _hidden(handshake, b"sec-websocket-version") and handshake.fields.first(b"sec-websocket-version") != b"13":
         return Refusal(reasons.SYNTAX_VERSION, headers=(("Sec-WebSocket-Version", "13"),))
     if not all(_is_extension_list(value) for value in handshake.fields.values(b"sec-websocket-extensions")):
         return _refuse(reasons.SYNTAX_EXTENSIONS)
@@ -123,17 +125,21 @@ def _has_body(handshake: Handshake) -> bool:
 
 def _check_http1_upgrade(handshake: Handshake) -> Refusal | None:
     fields = handshake.fields
-    upgrade = fields.first(b"upgrade")
     # bytes.lower() folds ASCII only: U+212A KELVIN SIGN never becomes the k of websocket (B-HEAD-06).
-    if upgrade is None or upgrade.lower() != b"websocket":
+    if not _hidden(handshake, b"upgrade") and (fields.first(b"upgrade") or b"").lower() != b"websocket":
         return _refuse(reasons.SYNTAX_UPGRADE)
-    connection = sorted(member.lower() for member in fields.list_members(b"connection"))
-    if connection not in ([b"upgrade"], [b"keep-alive", b"upgrade"]):
-        return _refuse(reasons.SYNTAX_CONNECTION)
-    key = fields.first(b"sec-websocket-key")
-    if key is None or not _KEY.fullmatch(key):
+    if not _hidden(handshake, b"connection"):
+        connection = sorted(member.lower() for member in fields.list_members(b"connection"))
+        if connection not in ([b"upgrade"], [b"keep-alive", b"upgrade"]):
+            return _refuse(reasons.SYNTAX_CONNECTION)
+    if not _hidden(handshake, b"sec-websocket-key") and not _KEY.fullmatch(fields.first(b"sec-websocket-key") or b""):
         return _refuse(reasons.SYNTAX_KEY)
     return None
+
+
+def _hidden(handshake: Handshake, name: bytes) -> bool:
+    """Tell whether *name* is missing only because the mount's protocol keeps it; what is there is judged."""
+    return name in handshake.hidden and name not in handshake.fields
 
 
 def _is_extension_list(value: bytes) -> bool:

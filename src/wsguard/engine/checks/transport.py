@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, ClassVar
 
 from wsguard.vocabulary import reasons
 from wsguard.vocabulary.decision import Passed, Refusal
-from wsguard.vocabulary.host import Host, HostSyntaxError
+from wsguard.vocabulary.host import Host, HostSyntaxError, is_loopback_address
+from wsguard.vocabulary.origin import Origin, OriginSyntaxError
 
 if TYPE_CHECKING:
     from wsguard.engine.policy import Context
     from wsguard.vocabulary.decision import Verdict
-    from wsguard.vocabulary.handshake import Handshake
+    from wsguard.vocabulary.handshake import Client, Handshake
 
 
 class TransportCheck:
-    """TLS always; the SNI, where one was sent, is the Host (RFC 6066 §3)."""
+    """TLS always; the SNI, where one was sent and by no proxy, is the Host (RFC 6066 §3)."""
 
     name: ClassVar[str] = "transport"
 
@@ -27,8 +28,15 @@ class TransportCheck:
         """Refuse an insecure or unknown scheme, then a server name that is not the Host."""
         if context.excused and not handshake.is_handshake:
             return Passed()
-        if handshake.secure is not True:
+        client = context.client
+        if client.doubt is not None:
+            return client.doubt
+        if client.secure is not True:
+            if context.policy.insecure_loopback and client.secure is False and _all_loopback(handshake, client):
+                return Passed()
             return Refusal(reasons.TRANSPORT_INSECURE)
+        if client.through_proxy:
+            return Passed()
         server_name = handshake.tls.server_name if handshake.tls is not None else None
         value = handshake.fields.first(b"host")
         if server_name is None or value is None:
@@ -40,3 +48,16 @@ class TransportCheck:
         if host.name != server_name.lower().removesuffix("."):
             return Refusal(reasons.TRANSPORT_SNI_MISMATCH, f"server name {server_name}, Host {host.name}")
         return Passed()
+
+
+def _all_loopback(handshake: Handshake, client: Client) -> bool:
+    """Tell whether Host, Origin (where a page may leave it out) and any known peer are this machine."""
+    fields, address = handshake.fields, client.peer.address
+    try:
+        host = Host.parse(fields.first(b"host") or b"")
+        origins = [Origin.parse(value) for value in fields.values(b"origin")]
+    except (HostSyntaxError, OriginSyntaxError):
+        return False
+    if not host.is_loopback or not all(origin.is_loopback for origin in origins):
+        return False
+    return address is None or address == "unix" or is_loopback_address(address)

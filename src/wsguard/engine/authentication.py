@@ -1,0 +1,65 @@
+"""
+Who sent the handshake: the authenticators that the route names are asked in turn; then carriage has its say.
+
+The first that finds a credential of its kind decides, for good or bad: a bad credential never falls through to the
+next kind. Where nobody finds one, there is none (401, RFC 6750 §3).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from wsguard.engine.carriage import may_decide
+from wsguard.vocabulary import reasons
+from wsguard.vocabulary.decision import OriginProof, Refusal
+from wsguard.vocabulary.identity import Identity
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from wsguard.engine.policy import Context
+    from wsguard.engine.ports import Authenticator
+    from wsguard.vocabulary.handshake import Handshake
+
+_CHALLENGE = (("WWW-Authenticate", "Bearer"),)
+_INVALID = (("WWW-Authenticate", 'Bearer error="invalid_token"'),)
+_PROVEN = frozenset({OriginProof.LISTED, OriginProof.SAME_ORIGIN})
+
+
+async def authenticate(
+    handshake: Handshake, context: Context, authenticators: Sequence[Authenticator]
+) -> Identity | Refusal:
+    """Return the Identity that counts, or the Refusal of what was found, or of nothing."""
+    for authenticator in authenticators:
+        try:
+            answer = cast("object", await authenticator.authenticate(handshake, context))
+        except Exception as error:  # noqa: BLE001 - fail closed: whatever an authenticator raises refuses
+            return Refusal(reasons.CREDENTIAL_UNAVAILABLE, f"{authenticator.name} raised {type(error).__name__}")
+        if answer is None:
+            continue
+        if isinstance(answer, Refusal):
+            return _challenged(answer)
+        if not isinstance(answer, Identity):
+            return Refusal(reasons.POLICY_BAD_VERDICT, f"{authenticator.name} answered {type(answer).__name__}")
+        if answer.expires_at is not None and answer.expires_at <= context.now:
+            return _challenged(Refusal(reasons.CREDENTIAL_EXPIRED, authenticator.name))
+        return may_decide(authenticator, handshake, context) or answer
+    if context.unless_explicit is not None:
+        return context.unless_explicit
+    return Refusal(reasons.CREDENTIAL_MISSING, headers=_CHALLENGE)
+
+
+def is_preflight(handshake: Handshake, context: Context) -> bool:
+    """Tell a CORS preflight of a page that may connect: it can carry no credential, and goes to the app without one."""
+    return (
+        not handshake.is_handshake
+        and handshake.method == "OPTIONS"
+        and b"access-control-request-method" in handshake.fields
+        and context.origin in _PROVEN
+    )
+
+
+def _challenged(refusal: Refusal) -> Refusal:
+    if refusal.reason.status != 401 or refusal.headers:  # noqa: PLR2004 - Unauthorized
+        return refusal
+    return Refusal(refusal.reason, refusal.detail, refusal.setting, _INVALID)
