@@ -5,15 +5,47 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from wsguard.engine.policy import Policy
+    from wsguard.engine.policy import Context, Policy
+    from wsguard.engine.ports import Authenticator
+    from wsguard.guard import Guard
+    from wsguard.identity.allow_lists import FileList, URLList
+    from wsguard.vocabulary import reasons
+    from wsguard.vocabulary.bounds import Limits
+    from wsguard.vocabulary.decision import Refusal
     from wsguard.vocabulary.errors import ConfigurationError, WSGuardError
+    from wsguard.vocabulary.handshake import Handshake
+    from wsguard.vocabulary.identity import Identity
 
-__all__ = ["ConfigurationError", "Policy", "WSGuardError"]
+__all__ = [
+    "Authenticator",
+    "ConfigurationError",
+    "Context",
+    "FileList",
+    "Guard",
+    "Handshake",
+    "Identity",
+    "Limits",
+    "Policy",
+    "Refusal",
+    "URLList",
+    "WSGuardError",
+    "reasons",
+]
 
 _HOMES = {
-    "Policy": "wsguard.engine.policy",
+    "Authenticator": "wsguard.engine.ports",
     "ConfigurationError": "wsguard.vocabulary.errors",
+    "Context": "wsguard.engine.policy",
+    "FileList": "wsguard.identity.allow_lists",
+    "Guard": "wsguard.guard",
+    "Handshake": "wsguard.vocabulary.handshake",
+    "Identity": "wsguard.vocabulary.identity",
+    "Limits": "wsguard.vocabulary.bounds",
+    "Policy": "wsguard.engine.policy",
+    "Refusal": "wsguard.vocabulary.decision",
+    "URLList": "wsguard.identity.allow_lists",
     "WSGuardError": "wsguard.vocabulary.errors",
+    "reasons": "wsguard.vocabulary",
 }
 
 

@@ -53,9 +53,9 @@ def test_the_one_line_command(tmp_path: Path) -> None:
     """An upstream is enough on loopback: same origin, the development names, both loopback addresses."""
     settings = load(UPSTREAM)
     assert [(address.host, address.port) for address in settings.listen] == [("127.0.0.1", 8443), ("::1", 8443)]
-    assert all(serves(settings.routes, name) for name in ("localhost", "127.0.0.1", "[::1]"))
-    assert not serves(settings.routes, "evil.test")
-    assert settings.routes.routes[0].policy.origin_rules.same_origin
+    assert all(serves(settings.guard.routes, name) for name in ("localhost", "127.0.0.1", "[::1]"))
+    assert not serves(settings.guard.routes, "evil.test")
+    assert settings.guard.routes.routes[0].policy.origin_rules.same_origin
     assert settings.urls == ("https://localhost:8443",)
 
 
@@ -185,23 +185,28 @@ path = "/*"
 def test_routes_inherit_what_they_do_not_write(tmp_path: Path) -> None:
     """Keys of a policy at the top are every route's defaults; relative paths are read from the file's folder."""
     settings = load(text=FULL, folder=tmp_path)
-    first, health, rest = settings.routes.routes
+    first, health, rest = settings.guard.routes.routes
     assert (first.path, first.policy.max_message, first.policy.allow_missing_origin) == ("/ws/*", 2048, True)
     assert (rest.policy.max_message, rest.policy.allow_missing_origin, rest.policy.compression) == (
         1024 * 1024,
         False,
         True,
     )
-    assert health.policy.http == "plain"
+    assert health.policy.page_rule == "plain"
     assert settings.upstream.path == str(tmp_path / "app.sock")
-    assert (settings.limits.ping, settings.limits.idle, settings.limits.head, settings.limits.open_address) == (
+    assert (
+        settings.guard.limits.ping,
+        settings.guard.limits.idle,
+        settings.guard.limits.head,
+        settings.guard.limits.open_address,
+    ) == (
         10,
         60,
         32768,
         10,
     )
     assert settings.engine == "stdlib"
-    assert any("allow_missing_origin" in notice for notice in settings.notices)
+    assert any("allow_missing_origin" in notice for notice in settings.guard.notices)
 
 
 def test_a_flag_replaces_the_files_list_whole(tmp_path: Path) -> None:
@@ -260,9 +265,9 @@ def test_the_served_names_are_those_of_origins_and_certificate(tmp_path: Path) -
     files = certificate(tmp_path, "app.example", "*.wild.example")
     settings = load({**UPSTREAM, **files, "origins": ["https://page.example", "https://*.pages.example"]})
     for name in ("app.example", "a.wild.example", "page.example", "a.b.pages.example"):
-        assert serves(settings.routes, name), name
+        assert serves(settings.guard.routes, name), name
     for name in ("wild.example", "a.b.wild.example", "localhost", "pages.example"):
-        assert not serves(settings.routes, name), name
+        assert not serves(settings.guard.routes, name), name
     assert not serves(load({**UPSTREAM, **files, "hosts": ["only.example"]}).routes, "app.example")
 
 

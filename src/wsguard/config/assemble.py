@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -11,9 +12,11 @@ from cryptography import x509
 from wsguard.config.file import GatewayConfig, PolicyKeys, flag_of, read_with_errors
 from wsguard.config.units import parse_duration, parse_size
 from wsguard.engine.policy import Policy
-from wsguard.engine.routes import Route, RouteSyntaxError, RouteTable, check_route_path, single_route
+from wsguard.engine.routes import RouteSyntaxError, check_route_path
 from wsguard.gateway.lifecycle import GatewaySettings, ListenAddress
 from wsguard.gateway.upstream import UpstreamAddress
+from wsguard.guard import Guard
+from wsguard.observe.decision_log import DecisionLog, LogFormat, decision_logger
 from wsguard.tls.contexts import client_context, server_context
 from wsguard.vocabulary.bounds import BOUNDS, MAX_MESSAGE, Limits
 from wsguard.vocabulary.errors import ConfigurationError, ConfigurationErrors
@@ -27,11 +30,6 @@ T = TypeVar("T")
 
 _DEFAULT_LISTEN = (ListenAddress("127.0.0.1", 8443), ListenAddress("::1", 8443, optional=True))
 _DEVELOPMENT_NAMES = ("localhost", "127.0.0.1", "::1")
-_INSECURE_WORDS = {
-    "allow_missing_origin": "handshakes without an Origin are let in: clients that are no browsers",
-    "allow_null_origin": "the origin null is let in: any page can produce it with a sandboxed frame",
-    "allow_http_loopback_origins": "http:// origins on loopback are let in",
-}
 
 
 class DevelopmentCertificates(Protocol):
@@ -100,22 +98,22 @@ def assemble_gateway(config: GatewayConfig, development: Callable[[], Developmen
     upstream_context = errors.attempt(lambda: _upstream_context(config, upstream))
     # Without a certificate, which is told, the names that it would hold must not be missed as well.
     names = _DEVELOPMENT_NAMES if certificate is None else certificate.names
+    log_format: LogFormat = config.log_format or "text"
     routes = _routes(config, names, errors)
+    guard = errors.attempt(lambda: guard_of(routes, limits, log_format)) if routes and not errors.all else None
     context = None
     if certificate is not None:
         context = errors.attempt(lambda: server_context(certificate.certificate, certificate.key))
-    if errors.all or context is None or upstream is None or certificate is None:
+    if errors.all or context is None or upstream is None or certificate is None or guard is None:
         raise ConfigurationErrors(errors.all)
     return GatewaySettings(
         listen=listen,
         context=context,
-        routes=routes,
+        guard=guard,
         upstream=upstream,
         upstream_context=upstream_context,
-        limits=limits,
         engine=config.tls_engine or "aiofastnet",
-        log_format=config.log_format or "text",
-        notices=(*_notices(config), *_unnamed_origins(config, certificate)),
+        notices=tuple(_unnamed_origins(config, certificate)),
         urls=_urls(config, listen, names),
     )
 
@@ -263,11 +261,17 @@ def _names_of(path: Path) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _routes(config: GatewayConfig, names: tuple[str, ...], errors: _Errors) -> RouteTable:
+def guard_of(routes: Mapping[str, Policy], limits: Limits, log_format: LogFormat) -> Guard:
+    """Return the guard of a process of ours, whose log is stdout. Raises ConfigurationErrors as Guard does."""
+    log = DecisionLog(decision_logger(log_format), time.monotonic, limits.hints)
+    return Guard(routes=routes, limits=limits, log=log)
+
+
+def _routes(config: GatewayConfig, names: tuple[str, ...], errors: _Errors) -> dict[str, Policy]:
     if not config.route:
         policy = errors.attempt(lambda: _policy(config, None, names))
-        return RouteTable(()) if policy is None else single_route(policy)
-    routes: list[Route] = []
+        return {} if policy is None else {"/*": policy}
+    routes: dict[str, Policy] = {}
     for index, keys in enumerate(config.route, start=1):
         policy = errors.attempt(lambda keys=keys: _policy(config, keys, names))
         if keys.path is None:
@@ -277,9 +281,11 @@ def _routes(config: GatewayConfig, names: tuple[str, ...], errors: _Errors) -> R
         except RouteSyntaxError as error:
             errors.all.append(ConfigurationError(f"route {index}: path", repr(keys.path), str(error)))
             continue
-        if policy is not None:
-            routes.append(Route(keys.path, policy))
-    return RouteTable(tuple(routes))
+        if keys.path in routes:
+            errors.all.append(ConfigurationError(f"route {index}: path", repr(keys.path), "one route for each path"))
+        elif policy is not None:
+            routes[keys.path] = policy
+    return routes
 
 
 def _policy(config: GatewayConfig, route: PolicyKeys | None, names: tuple[str, ...]) -> Policy:
@@ -299,7 +305,7 @@ def _policy(config: GatewayConfig, route: PolicyKeys | None, names: tuple[str, .
         allow_missing_origin=value("allow_missing_origin", default=False),
         allow_null_origin=value("allow_null_origin", default=False),
         allow_http_loopback_origins=value("allow_http_loopback_origins", default=False),
-        http=value("http", "open"),
+        http=value("http", None),
         compression=value("compression", "off") == "passthrough",
         max_message=_max_message(value("max_message", None)),
         upstream_host=_rewrite("upstream_host", value("upstream_host", "preserve")),
@@ -336,9 +342,6 @@ def _max_message(written: str | None) -> int:
         value = parse_size(written)
     except ValueError as error:
         raise ConfigurationError("max_message", repr(written), str(error)) from None
-    bound = next(bound for bound in BOUNDS if bound.key == "max_message")
-    if not bound.minimum <= value <= bound.maximum:
-        raise ConfigurationError("max_message", repr(written), f"between {bound.minimum:g} and {bound.maximum:g} bytes")
     return value
 
 
@@ -355,15 +358,6 @@ def _rewrite(key: str, written: str) -> str:
         pass
     example = "app.internal:8888" if key == "upstream_host" else "https://app.internal"
     raise ConfigurationError(key, repr(written), f'"preserve", "upstream", or a value like {example}')
-
-
-def _notices(config: GatewayConfig) -> list[str]:
-    keys: list[PolicyKeys] = [config, *(config.route or ())]
-    return [
-        f"{word} = true: {meaning}"
-        for word, meaning in _INSECURE_WORDS.items()
-        if any(getattr(key, word) for key in keys)
-    ]
 
 
 def _unnamed_origins(config: GatewayConfig, certificate: _Certificate) -> list[str]:

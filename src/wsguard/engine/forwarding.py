@@ -62,7 +62,12 @@ def is_managed(name: bytes) -> bool:
 
 def is_forwarded(name: bytes) -> bool:
     """Tell whether *name* is of the forwarded family, in any spelling: what a proxy says of its client."""
-    return is_managed(name) and not name.lower().translate(_FOLDED).startswith(b"x-wsguard-")
+    return is_managed(name) and not is_ours(name)
+
+
+def is_ours(name: bytes) -> bool:
+    """Tell whether *name* is ``X-WSGuard-*``, in any spelling: only wsguard says such a thing, to either side."""
+    return name.lower().translate(_FOLDED).startswith(b"x-wsguard-")
 
 
 def forwarded_fields(handshake: Handshake, accept: Accept, upstream: UpstreamName) -> RawFields:
@@ -173,8 +178,4 @@ def _proxy_fields(handshake: Handshake, client: Client) -> RawFields:
 def returned_fields(fields: Iterable[tuple[bytes, bytes]], connection_options: Iterable[bytes] = ()) -> RawFields:
     """Return an upstream's fields without hop-by-hop, framing and X-WSGuard-* ones; `delivery` does the rest."""
     dropped = HOP_BY_HOP | {b"content-length"} | {option.lower() for option in connection_options}
-    return [
-        (name, value)
-        for name, value in fields
-        if name.lower() not in dropped and not name.lower().translate(_FOLDED).startswith(b"x-wsguard-")
-    ]
+    return [(name, value) for name, value in fields if name.lower() not in dropped and not is_ours(name)]

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from wsguard.vocabulary.decision import OriginProof
+    from wsguard.vocabulary.handshake import Client
     from wsguard.vocabulary.identity import Identity
 
     Closer = Callable[[int, str], None]
@@ -30,6 +31,7 @@ class Session:
     path: str
     peer: str
     opened_at: float
+    client: Client | None = None
     proof: OriginProof | None = None
     source: str = ""
     identity: Identity | None = None
@@ -65,6 +67,10 @@ class SessionRegistry:
     def __len__(self) -> int:
         """Count the live sessions."""
         return len(self._live)
+
+    def __contains__(self, public_id: str) -> bool:
+        """Tell whether the session *public_id* is live."""
+        return public_id in self._live
 
     def __iter__(self) -> Iterator[Session]:
         """Iterate over a copy, so that a close may remove while one looks."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from wsguard.engine.checks.subprotocols import COMPANION
+from wsguard.engine.answers import answered_subprotocol, refusal_answer
 from wsguard.engine.delivery import delivered_fields
 from wsguard.engine.forwarding import returned_fields
 from wsguard.wire.head_writer import write_response_head
@@ -30,17 +29,8 @@ def refusal(
     head_only: bool = False,
 ) -> bytes:
     """Write a whole refusal: status, fixed short text, request id, and the connection's end. Never the reason."""
-    text = f"{status} {_phrase(status)}\nrequest id: {request_id}\n".encode()
-    fields = [
-        (b"Content-Type", b"text/plain; charset=utf-8"),
-        (b"Content-Length", b"%d" % len(text)),
-        (b"Connection", b"close"),
-        (b"Cache-Control", b"no-store"),
-        (b"X-Content-Type-Options", b"nosniff"),
-        (b"X-Request-Id", request_id.encode("ascii")),
-        *((name.encode("ascii"), value.encode("ascii")) for name, value in headers),
-    ]
-    head = write_response_head(status, delivered_fields(fields, host=host, secure=True))
+    fields, text = refusal_answer(status, request_id, host=host, secure=True, headers=headers)
+    head = write_response_head(status, fields)
     return head if head_only else head + text
 
 
@@ -60,14 +50,3 @@ def switching_protocols(handshake: Handshake, accept: Accept, head: ResponseHead
     ]
     host = handshake.fields.first(b"host")
     return write_response_head(SWITCHING_PROTOCOLS, fields + delivered_fields(theirs, host=host, secure=True))
-
-
-def answered_subprotocol(accept: Accept, selected: str | None) -> str | None:
-    """Return what is answered: the app's choice, else the companion where it was offered; never a secret."""
-    if selected is not None:
-        return selected
-    return COMPANION if accept.subprotocols.companion_offered else None
-
-
-def _phrase(status: int) -> str:
-    return HTTPStatus(status).phrase

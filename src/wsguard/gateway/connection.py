@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from wsguard.engine.forwarding import deflate_offer, forwarded_fields
-from wsguard.engine.policy import decide
 from wsguard.engine.sessions import Session
 from wsguard.gateway.answer import refusal, switching_protocols
 from wsguard.gateway.handshake import ConnectionFacts, handshake_from
@@ -15,7 +14,9 @@ from wsguard.gateway.http_proxy import CutShort, PageRequest, RequestBodyFailure
 from wsguard.gateway.relay import Relay, RelayOutcome
 from wsguard.gateway.stream import ByteStream, StreamEnded
 from wsguard.gateway.upstream import Upstream, read_response_head
+from wsguard.guard.guard import where
 from wsguard.vocabulary import reasons
+from wsguard.vocabulary.bounds import MAX_MESSAGE
 from wsguard.vocabulary.decision import Refuse
 from wsguard.vocabulary.errors import HeadViolation, UpstreamFailure
 from wsguard.wire.head_writer import write_request_head
@@ -23,22 +24,18 @@ from wsguard.wire.request_head import RequestHead, head_end, parse_request_head
 from wsguard.wire.response_head import SWITCHING_PROTOCOLS, check_upgrade
 
 if TYPE_CHECKING:
-    from wsguard.engine.limits import AddressLimits, Place
-    from wsguard.engine.ports import Randomness
-    from wsguard.engine.routes import RouteTable
-    from wsguard.engine.sessions import SessionRegistry
+    from wsguard.engine.limits import Place
     from wsguard.gateway.reaper import Reaper
     from wsguard.gateway.relay import Heartbeat
     from wsguard.gateway.stream import ReadBuffer
     from wsguard.gateway.transports import TransportEngine
-    from wsguard.observe.decision_log import DecisionLog
+    from wsguard.guard import Guard
     from wsguard.vocabulary.bounds import Limits
     from wsguard.vocabulary.decision import Accept
     from wsguard.vocabulary.handshake import Handshake
     from wsguard.vocabulary.reasons import Reason
     from wsguard.wire.response_head import ResponseHead, Upgraded
 
-_REQUEST_ID_BYTES = 8
 _DENIALS = frozenset({401, 403})
 
 
@@ -46,17 +43,17 @@ _DENIALS = frozenset({401, 403})
 class Services:
     """What every connection of a gateway shares; made once at start."""
 
-    routes: RouteTable
-    limits: Limits
+    guard: Guard
     upstream: Upstream
     engine: TransportEngine
     buffer: ReadBuffer
-    sessions: SessionRegistry
-    addresses: AddressLimits
     heartbeat: Heartbeat
     reaper: Reaper
-    log: DecisionLog
-    randomness: Randomness
+
+    @property
+    def limits(self) -> Limits:
+        """The bounds in force."""
+        return self.guard.limits
 
 
 class Connection:
@@ -127,12 +124,10 @@ class Connection:
     async def _serve_head(self, head: RequestHead) -> bool:
         """Serve one request; return whether the connection can serve another."""
         handshake = handshake_from(head, self._facts)
-        retry_after = self._services.addresses.attempt(self._place.key) if handshake.is_handshake else None
-        decision = await decide(handshake, self._services.routes, limits=self._services.limits)
+        guard = self._services.guard
+        decision = await guard.decide(handshake, guard.client_of(handshake))
         if handshake.is_handshake and self._pipelined and not isinstance(decision, Refuse):
             decision = Refuse(reasons.SYNTAX_PIPELINED)
-        if retry_after is not None and not isinstance(decision, Refuse):
-            decision = Refuse(reasons.LIMITS_ADDRESS, headers=(("Retry-After", str(retry_after)),))
         if not isinstance(decision, Refuse) and not self._place.admit():
             decision = Refuse(reasons.LIMITS_ADDRESS, headers=(("Retry-After", "60"),))
         if isinstance(decision, Refuse):
@@ -204,8 +199,7 @@ class Connection:
         self, upstream: ByteStream, handshake: Handshake, accept: Accept, answer: ResponseHead, upgraded: Upgraded
     ) -> None:
         services = self._services
-        now = asyncio.get_running_loop().time()
-        session = self._session(handshake, accept, now)
+        session = Session(**services.guard.session_facts(handshake, accept))
         relay = Relay(
             session,
             client=self._stream,
@@ -214,78 +208,44 @@ class Connection:
             buffer=services.buffer,
             reaper=services.reaper,
             limits=services.limits,
-            max_message=accept.max_message,
+            max_message=MAX_MESSAGE if accept.max_message is None else accept.max_message,
             deflate=upgraded.extension is not None,
-            randomness=services.randomness,
-            on_end=lambda outcome: self._ended(relay, outcome, now),
+            socket_limits=accept.limits,
+            randomness=services.guard.randomness,
+            on_end=lambda outcome: self._ended(relay, outcome),
         )
         # Register, then (once there is a store) look for a revocation, then send the 101: nothing slips between.
-        services.sessions.add(session)
+        services.guard.sessions.add(session)
         if self._stream.lost:
-            services.sessions.remove(session)
+            services.guard.sessions.remove(session)
             raise StreamEnded
         self._stream.transport.write(switching_protocols(handshake, accept, answer, upgraded))
         services.heartbeat.add(relay)
-        services.log.event(
-            "session.opened",
-            session=session.public_id,
-            origin=session.origin,
-            host=session.host,
-            path=session.path,
-            route=session.route,
-            peer=session.peer,
-        )
+        services.guard.tell_opened(session)
         self._warn_of_missing_subprotocol(handshake, accept, upgraded)
         self.handed_over = True
         relay.begin()
 
-    def _session(self, handshake: Handshake, accept: Accept, now: float) -> Session:
-        where = _where(handshake)
-        return Session(
-            public_id=self._services.randomness(_REQUEST_ID_BYTES).hex(),
-            origin=where["origin"],
-            host=where["host"] or "",
-            route=accept.route,
-            path=where["path"] or "",
-            peer=str(handshake.peer),
-            opened_at=now,
-            proof=accept.origin,
-        )
-
-    def _ended(self, relay: Relay, outcome: RelayOutcome, opened_at: float) -> None:
+    def _ended(self, relay: Relay, outcome: RelayOutcome) -> None:
         services = self._services
-        services.sessions.remove(relay.session)
+        services.guard.sessions.remove(relay.session)
         services.heartbeat.remove(relay)
         self._place.release()
-        services.log.event(
-            "session.closed",
-            session=relay.session.public_id,
+        services.guard.tell_closed(
+            relay.session,
             code=outcome.code,
             by=outcome.by,
-            reason=outcome.reason or None,
+            reason=outcome.reason,
             bound=outcome.bound or None,
             bytes_from_client=outcome.bytes_from_client,
             bytes_from_upstream=outcome.bytes_from_upstream,
             messages_from_client=outcome.messages_from_client,
             messages_from_upstream=outcome.messages_from_upstream,
-            seconds=round(asyncio.get_running_loop().time() - opened_at, 3),
-            host=relay.session.host,
-            path=relay.session.path,
-            peer=relay.session.peer,
         )
 
     async def _refuse(self, handshake: Handshake, refuse: Refuse) -> None:
-        request_id = self._services.randomness(_REQUEST_ID_BYTES).hex()
-        self._services.log.refused(
-            refuse.reason,
-            status=refuse.status,
-            detail=refuse.detail,
-            setting=refuse.setting,
-            **_where(handshake),
-            peer=str(handshake.peer),
-            request_id=request_id,
-            kind=handshake.kind,
-        )
+        guard = self._services.guard
+        request_id = guard.tell_refusal(handshake, guard.client_of(handshake), refuse)
         host = handshake.fields.first(b"host")
         answer = refusal(
             refuse.status, request_id, host=host, headers=refuse.headers, head_only=handshake.method == "HEAD"
@@ -293,8 +253,8 @@ class Connection:
         await self._stream.write(answer)
 
     async def _answer_unparsed(self, reason: Reason, detail: str) -> None:
-        request_id = self._services.randomness(_REQUEST_ID_BYTES).hex()
-        self._services.log.refused(
+        request_id = self._services.guard.request_id()
+        self._services.guard.log.refused(
             reason,
             status=reason.status,
             detail=detail,
@@ -307,10 +267,10 @@ class Connection:
 
     def _log_upstream_refusal(self, handshake: Handshake, accept: Accept, answer: ResponseHead) -> None:
         rewritten = accept.upstream_host != "preserve" and accept.upstream_origin == "preserve"
-        self._services.log.event(
+        self._services.guard.log.event(
             "handshake.refused_by_app",
             status=answer.status,
-            **_where(handshake),
+            **where(handshake),
             peer=str(handshake.peer),
             # An app that compares Origin with Host sees two names now.
             hint='upstream_origin = "upstream"' if rewritten and answer.status in _DENIALS else None,
@@ -319,10 +279,10 @@ class Connection:
     def _warn_of_missing_subprotocol(self, handshake: Handshake, accept: Accept, upgraded: Upgraded) -> None:
         offered = accept.subprotocols
         if offered.forwarded and upgraded.subprotocol is None and not offered.companion_offered:
-            self._services.log.hint(
+            self._services.guard.log.hint(
                 "subprotocol.none_selected",
                 "the app selected none of the offered subprotocols; Chromium fails such a socket: offer wsguard.v1 too",
-                **_where(handshake),
+                **where(handshake),
             )
 
 
@@ -330,16 +290,3 @@ def _report(fault: Exception) -> None:
     asyncio.get_running_loop().call_exception_handler(
         {"message": "a fault while serving a request", "exception": fault}
     )
-
-
-def _where(handshake: Handshake) -> dict[str, str | None]:
-    """Say where a handshake came from and goes to, as received, without its query. The log escapes it."""
-
-    def text(value: bytes | None) -> str | None:
-        return None if value is None else value.decode("ascii", "backslashreplace")
-
-    return {
-        "origin": text(handshake.fields.first(b"origin")),
-        "host": text(handshake.fields.first(b"host")),
-        "path": text(handshake.raw_path),
-    }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 import signal
 import socket
 import ssl
@@ -12,8 +11,6 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from wsguard.engine.limits import AddressLimits
-from wsguard.engine.sessions import SessionRegistry
 from wsguard.gateway.connection import Services
 from wsguard.gateway.listener import Listener, listening_socket
 from wsguard.gateway.reaper import Reaper
@@ -21,12 +18,11 @@ from wsguard.gateway.relay import Heartbeat
 from wsguard.gateway.stream import ReadBuffer
 from wsguard.gateway.transports import EngineName, TransportEngine, transport_engine
 from wsguard.gateway.upstream import Upstream, UpstreamAddress
-from wsguard.observe.decision_log import DecisionLog, LogFormat, decision_logger
 from wsguard.vocabulary import close_codes
-from wsguard.vocabulary.bounds import DEFAULTS, Limits
 
 if TYPE_CHECKING:
-    from wsguard.engine.routes import RouteTable
+    from wsguard.engine.sessions import SessionRegistry
+    from wsguard.guard import Guard
 
 _TELL_SECONDS = 60.0
 
@@ -46,12 +42,10 @@ class GatewaySettings:
 
     listen: tuple[ListenAddress, ...]
     context: ssl.SSLContext
-    routes: RouteTable
+    guard: Guard
     upstream: UpstreamAddress
     upstream_context: ssl.SSLContext | None = None
-    limits: Limits = DEFAULTS
     engine: EngineName = "aiofastnet"
-    log_format: LogFormat = "text"
     notices: tuple[str, ...] = ()
     urls: tuple[str, ...] = field(default=())
 
@@ -62,24 +56,18 @@ class Gateway:
     def __init__(self, settings: GatewaySettings, engine: TransportEngine) -> None:
         self._settings = settings
         self._engine = engine
-        loop = asyncio.get_running_loop()
         buffer = ReadBuffer(engine.read_bytes)
-        limits = settings.limits
+        limits = settings.guard.limits
         reaper = Reaper()
         self._services = Services(
-            routes=settings.routes,
-            limits=limits,
+            guard=settings.guard,
             upstream=Upstream(
                 settings.upstream, settings.upstream_context, engine=engine, buffer=buffer, limits=limits, reaper=reaper
             ),
             engine=engine,
             buffer=buffer,
-            sessions=SessionRegistry(),
-            addresses=AddressLimits(limits, loop.time),
             heartbeat=Heartbeat(limits),
             reaper=reaper,
-            log=DecisionLog(decision_logger(settings.log_format), loop.time, limits.hints),
-            randomness=secrets.token_bytes,
         )
         self._listeners: list[Listener] = []
         self._teller: asyncio.TimerHandle | None = None
@@ -87,7 +75,7 @@ class Gateway:
     @property
     def sessions(self) -> SessionRegistry:
         """The live sockets."""
-        return self._services.sessions
+        return self._services.guard.sessions
 
     @property
     def addresses(self) -> list[str]:
@@ -101,8 +89,8 @@ class Gateway:
         for listener in self._listeners:
             listener.start()
         self._tell_later()
-        log = self._services.log
-        for notice in self._settings.notices:
+        log = self._services.guard.log
+        for notice in (*self._services.guard.notices, *self._settings.notices):
             log.event("gateway.notice", notice=notice)
         log.event(
             "gateway.listening",
@@ -127,16 +115,17 @@ class Gateway:
         self._services.heartbeat.stop()
         self._services.reaper.stop()
         self._services.upstream.close_idle()
+        self._services.guard.stop()
         if self._teller is not None:
             self._teller.cancel()
-        self._services.log.tell_unfinished()
-        self._services.log.event("gateway.stopped", closed=closed)
+        self._services.guard.log.tell_unfinished()
+        self._services.guard.log.event("gateway.stopped", closed=closed)
 
     def _tell_later(self) -> None:
         self._teller = asyncio.get_running_loop().call_later(_TELL_SECONDS, self._tell)
 
     def _tell(self) -> None:
-        self._services.log.tell_unfinished()
+        self._services.guard.log.tell_unfinished()
         self._tell_later()
 
 
@@ -153,7 +142,7 @@ def bound_sockets(addresses: tuple[ListenAddress, ...]) -> list[socket.socket]:
 
 def run_gateway(settings: GatewaySettings) -> int:
     """Run until SIGTERM or SIGINT; return the exit code. Raises ConfigurationError before anything is served."""
-    engine = transport_engine(settings.engine, settings.limits.close_handshake)
+    engine = transport_engine(settings.engine, settings.guard.limits.close_handshake)
     sockets = bound_sockets(settings.listen)
     with asyncio.Runner(loop_factory=engine.new_event_loop) as runner:
         return runner.run(_serve(settings, engine, sockets))

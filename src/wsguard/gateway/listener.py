@@ -97,17 +97,19 @@ class Listener:
             except OSError as error:
                 if error.errno not in _OUT_OF_DESCRIPTORS:
                     raise
-                self._services.log.hint("listener.out_of_descriptors", "raise the limit of open files (ulimit -n)")
+                self._services.guard.log.hint(
+                    "listener.out_of_descriptors", "raise the limit of open files (ulimit -n)"
+                )
                 self._loop.remove_reader(self._sock)
                 self._pause = self._loop.call_later(_ACCEPT_PAUSE, self.start)
                 return
             self._begin(sock, address)
 
     def _begin(self, sock: socket.socket, address: tuple[str, int]) -> None:
-        place = self._services.addresses.enter(address_key(address[0]))
+        place = self._services.guard.addresses.enter(address_key(address[0]))
         if place is None:
             hint = "limits.preauth_address, limits.preauth"
-            self._services.log.hint(reasons.LIMITS_PREAUTH.code, hint, peer=address_key(address[0]))
+            self._services.guard.log.hint(reasons.LIMITS_PREAUTH.code, hint, peer=address_key(address[0]))
             sock.close()
             return
         sock.setblocking(False)  # noqa: FBT003 - the standard library's signature
@@ -131,7 +133,7 @@ class Listener:
             pass  # counted below, and told once a minute
         finally:
             if connection is None or not connection.heads:
-                self._services.log.unfinished()
+                self._services.guard.log.unfinished()
             if connection is None or not connection.handed_over:
                 place.release()
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from wsguard.vocabulary import close_codes, reasons
+from wsguard.vocabulary.decision import SocketLimits
 from wsguard.vocabulary.errors import FrameViolation
 from wsguard.wire import frames
 from wsguard.wire.frames import FrameScanner
@@ -57,6 +58,7 @@ class RelayEnd(asyncio.BufferedProtocol):
         "_fast",
         "_known",
         "_masked",
+        "_metered",
         "_pending",
         "_relay",
         "_view",
@@ -68,6 +70,7 @@ class RelayEnd(asyncio.BufferedProtocol):
         "name",
         "owes_pong",
         "peer",
+        "per_second",
         "pinged",
         "rate_count",
         "rate_start",
@@ -113,6 +116,8 @@ class RelayEnd(asyncio.BufferedProtocol):
         self.waiting = False
         self.rate_start = 0.0
         self.rate_count = 0
+        self.per_second: int | None = None
+        self._metered = (0.0, 0)
 
     def begin(self, peer: RelayEnd, stream: ByteStream) -> None:
         """Join the two ends and take the transport over from the *stream* that served the handshake."""
@@ -213,6 +218,7 @@ class RelayEnd(asyncio.BufferedProtocol):
             and not self._pending
             and self.scanner.at_rest
             and self._relay.max_message >= len(self._buffer)
+            and self.per_second is None
         )
 
     def _scan(self, data: bytes | bytearray, view: memoryview, size: int) -> None:
@@ -232,6 +238,8 @@ class RelayEnd(asyncio.BufferedProtocol):
             self._write(view[:end])
         if scanner.small_frames:
             self._count_small_frames()
+        if self.per_second is not None:
+            self._count_messages(self.per_second)
         self._choose_path()
 
     def _forward(self, data: memoryview, end: int) -> None:
@@ -304,6 +312,14 @@ class RelayEnd(asyncio.BufferedProtocol):
         if self.rate_count > self._relay.limits.frame_rate:
             self._relay.violated(self, FrameViolation(close_codes.POLICY_VIOLATION, reasons.LIMITS_RATE))
 
+    def _count_messages(self, per_second: int) -> None:
+        start, counted = self._metered
+        now = self._relay.now()
+        if now - start >= 1.0:
+            self._metered = (now, self.messages)
+        elif self.messages - counted > per_second:
+            self._relay.violated(self, FrameViolation(close_codes.POLICY_VIOLATION, reasons.LIMITS_RATE))
+
 
 class Relay:
     """One socket: its two ends, its end, and the frames of our own that it needs."""
@@ -320,6 +336,7 @@ class Relay:
         limits: Limits,
         max_message: int,
         deflate: bool,
+        socket_limits: SocketLimits | None,
         randomness: Randomness,
         on_end: Callable[[RelayOutcome], None],
     ) -> None:
@@ -348,6 +365,10 @@ class Relay:
 
         self.client = end("client", client.transport, masked=True)
         self.upstream = end("upstream", upstream.transport, masked=False)
+        self._socket_limits = socket_limits or SocketLimits()
+        self.client.per_second = self._socket_limits.messages_per_second
+        self._said_something = (0, self.now())
+        self._lifetime: asyncio.TimerHandle | None = None
 
     def now(self) -> float:
         """Seconds of the loop's clock."""
@@ -363,6 +384,10 @@ class Relay:
             end.transport.resume_reading()
             end.feed(stream.take_all())
         self.session.bind(self.close)
+        if self._socket_limits.max_lifetime is not None:
+            self._lifetime = self._loop.call_later(
+                self._socket_limits.max_lifetime, self._end, close_codes.GOING_AWAY, reasons.LIMITS_LIFETIME.code
+            )
         for end, stream in ((self.client, client_stream), (self.upstream, upstream_stream)):
             if stream.lost:
                 end.connection_lost(None)
@@ -370,6 +395,9 @@ class Relay:
     def tick(self, now: float) -> None:
         """Look for silence: ping a side that has been silent for `Limits.ping`, close after `Limits.idle`."""
         if self._end_told is not None:
+            return
+        if self._socket_limits.idle is not None and self._client_is_mute(now, self._socket_limits.idle):
+            self._end(close_codes.GOING_AWAY, reasons.LIMITS_IDLE.code)
             return
         for end in (self.client, self.upstream):
             # A side that we do not read, because the other does not take what it sent, is not silent.
@@ -385,6 +413,14 @@ class Relay:
             if silence >= self.limits.ping and not end.pinged and not end.owes_pong:
                 end.pinged = True
                 end.peer.send_own(self._control(frames.PING, self.ping_payload, toward=end))
+
+    def _client_is_mute(self, now: float, idle: float) -> bool:
+        """Tell whether the client has sent no message for *idle* seconds; pongs do not count here."""
+        messages, since = self._said_something
+        if self.client.messages != messages or not self.client.read:
+            self._said_something = (self.client.messages, now)
+            return False
+        return now - since >= idle
 
     def close(self, code: int, reason: str) -> None:
         """End both sides with *code* and *reason*: what `Session.close` does."""
@@ -499,6 +535,8 @@ class Relay:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._lifetime is not None:
+            self._lifetime.cancel()
         code, by, reason = self._end_told or (close_codes.ABNORMAL, "client", "")
         self._on_end(
             RelayOutcome(

@@ -155,6 +155,7 @@ class Guard:
             "path": place["path"] or "",
             "peer": str(accept.client.peer),
             "opened_at": self.clock(),
+            "client": accept.client,
             "proof": accept.origin,
             "source": accept.source,
             "identity": accept.identity,
@@ -174,7 +175,7 @@ class Guard:
             **_who(session),
         )
 
-    def tell_closed(self, session: Session, *, code: int | None, by: str, reason: str, **sums: Value) -> None:
+    def tell_closed(self, session: Session, *, code: int | None, by: str | None, reason: str, **sums: Value) -> None:
         """Write the log line of a session's close: *code*, who closed it, why, and the *sums* that the mount has."""
         self.log.event(
             "session.closed",

@@ -10,6 +10,10 @@ The errors of wsguard, one tree.
     ├── BodyViolation             a body whose framing is broken or cut short
     ├── FrameViolation            a WebSocket frame that RFC 6455 or a bound forbids (carries the close code)
     ├── HelloViolation            bytes that are no TLS ClientHello
+    ├── ListUnavailable           an allow-list that is kept elsewhere cannot be had, so it allows nobody
+    ├── OutboundError             an outgoing call that brought no answer (names the host and why)
+    │   ├── OutboundRefused       our own door did not let it out, or was sent elsewhere by a redirect
+    │   └── OutboundFailed        it went out, and nobody answered in time, in size and as HTTP
     └── UpstreamFailure           the upstream is unreachable, slow, or answers what it must not (carries the Reason)
 
 An error names the thing, the value (never a secret) and the way out. What a peer is told is never an error's text.
@@ -94,6 +98,36 @@ class FrameViolation(WSGuardError):
 
 class HelloViolation(WSGuardError):
     """The first bytes of a connection are no TLS ClientHello (RFC 8446 §4.1.2)."""
+
+
+class ListUnavailable(WSGuardError):
+    """
+    A list of origins or hosts that is kept elsewhere cannot be had: what is asked of it is refused (503).
+
+    *name* is how the decision log calls the list, *why* says what happened, without any secret.
+    """
+
+    def __init__(self, name: str, why: str) -> None:
+        self.name = name
+        self.why = why
+        super().__init__(f"{name}: {why}")
+
+
+class OutboundError(WSGuardError):
+    """An outgoing call without an answer. *host* is whom it was for, *why* holds no secret and no query."""
+
+    def __init__(self, host: str, why: str) -> None:
+        self.host = host
+        self.why = why
+        super().__init__(f"{host}: {why}")
+
+
+class OutboundRefused(OutboundError):
+    """The call is not made, or not followed: no https, userinfo, an address that is not public, a redirect."""
+
+
+class OutboundFailed(OutboundError):
+    """The call was made in vain: unreachable, a wrong certificate, too slow, too large, encoded, no HTTP."""
 
 
 class UpstreamFailure(WSGuardError):

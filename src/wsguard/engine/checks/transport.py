@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from wsguard.vocabulary.handshake import Client, Handshake
 
 
+_UNTOLD = "a server that tells the scheme, or a TLS-terminating proxy in front and in trusted_proxies=[…]"
+
+
 class TransportCheck:
     """TLS always; the SNI, where one was sent and by no proxy, is the Host (RFC 6066 §3)."""
 
@@ -34,7 +37,7 @@ class TransportCheck:
         if client.secure is not True:
             if context.policy.insecure_loopback and client.secure is False and _all_loopback(handshake, client):
                 return Passed()
-            return Refusal(reasons.TRANSPORT_INSECURE)
+            return Refusal(reasons.TRANSPORT_INSECURE, setting=_UNTOLD if client.secure is None else "")
         if client.through_proxy:
             return Passed()
         server_name = handshake.tls.server_name if handshake.tls is not None else None

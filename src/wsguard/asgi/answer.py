@@ -1,0 +1,80 @@
+"""The mount's protocol out: a refusal as ASGI messages, and the fields of what the app answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from wsguard.engine.answers import refusal_answer
+from wsguard.engine.delivery import delivered_fields
+from wsguard.engine.forwarding import is_ours, returned_fields
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from wsguard.asgi.types import Message, Receive, Scope, Send
+    from wsguard.engine.forwarding import RawFields
+    from wsguard.vocabulary.decision import Refuse
+
+DENIAL = "websocket.http.response"
+
+
+async def refuse_page(
+    send: Send, refuse: Refuse, request_id: str, *, host: bytes | None, secure: bool, head_only: bool
+) -> None:
+    """Answer a page, or a handshake that came as plain HTTP, with the refusal's status."""
+    fields, body = refusal_answer(refuse.status, request_id, host=host, secure=secure, headers=refuse.headers)
+    await send({"type": "http.response.start", "status": refuse.status, "headers": _lowered(fields)})
+    await send({"type": "http.response.body", "body": b"" if head_only else body})
+
+
+async def refuse_socket(
+    scope: Scope, receive: Receive, send: Send, refuse: Refuse, request_id: str, *, host: bytes | None, secure: bool
+) -> None:
+    """Refuse a handshake: with its status where the server can say one, else by a close before the accept."""
+    await receive()  # websocket.connect, or the disconnect of a client that did not wait
+    if refuse.close_code is not None:
+        await send({"type": "websocket.accept", "subprotocol": _some_subprotocol(scope), "headers": []})
+        await send({"type": "websocket.close", "code": refuse.close_code, "reason": request_id})
+    elif DENIAL in cast("dict[str, object]", scope.get("extensions") or {}):
+        fields, body = refusal_answer(refuse.status, request_id, host=host, secure=secure, headers=refuse.headers)
+        await send({"type": f"{DENIAL}.start", "status": refuse.status, "headers": _lowered(fields)})
+        # One message: granian 2.8 answers 403 to a second one.
+        await send({"type": f"{DENIAL}.body", "body": body})
+    else:
+        await send({"type": "websocket.close", "code": 1008, "reason": ""})
+
+
+def page_answer(message: Message, *, host: bytes | None, secure: bool) -> Message:
+    """Return the app's ``…response.start`` with its fields as they are delivered: HSTS, Secure cookies."""
+    fields = [(bytes(name), bytes(value)) for name, value in _headers_of(message)]
+    theirs = [(name, value) for name, value in fields if not is_ours(name)]
+    return {**message, "headers": _lowered(delivered_fields(theirs, host=host, secure=secure))}
+
+
+def socket_answer(message: Message, subprotocol: str | None, *, host: bytes | None, secure: bool) -> Message:
+    """Return the app's ``websocket.accept`` with *subprotocol*, and its other fields as on any answer."""
+    fields = [(bytes(name), bytes(value)) for name, value in _headers_of(message)]
+    theirs = [
+        (name, value) for name, value in returned_fields(fields) if not name.lower().startswith(b"sec-websocket-")
+    ]
+    headers = _lowered(delivered_fields(theirs, host=host, secure=secure))
+    return {**message, "subprotocol": subprotocol, "headers": headers}
+
+
+def _headers_of(message: Message) -> Sequence[tuple[bytes, bytes]]:
+    return cast("Sequence[tuple[bytes, bytes]]", message.get("headers") or ())
+
+
+def _lowered(fields: RawFields) -> RawFields:
+    return [(name.lower(), value) for name, value in fields]
+
+
+def _some_subprotocol(scope: Scope) -> str | None:
+    # Chromium fails a socket whose offer is not answered, and would not see the close code.
+    from wsguard.engine.checks.subprotocols import COMPANION, SECRET_PREFIXES
+
+    offered = [name for name in cast("Sequence[str]", scope.get("subprotocols") or ()) if name != COMPANION]
+    shown = [name for name in offered if not name.startswith(SECRET_PREFIXES)]
+    if COMPANION in cast("Sequence[str]", scope.get("subprotocols") or ()):
+        return COMPANION
+    return shown[0] if shown else None

@@ -1,0 +1,206 @@
+"""
+The guard as ASGI middleware: a scope arrives, the policy decides, and only then the app is called.
+
+Pure ASGI, whatever the framework. Every way in runs the checks (B-ORIGIN-10): sockets, pages, and a handshake that a
+server hands on as plain HTTP; a scope of an unknown type is refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from wsguard.asgi.answer import page_answer, refuse_page, refuse_socket
+from wsguard.asgi.handshake import handshake_from
+from wsguard.asgi.socket import GuardedSocket
+from wsguard.engine.forwarding import app_fields
+from wsguard.engine.sessions import Session
+from wsguard.guard import Guard
+from wsguard.vocabulary import reasons
+from wsguard.vocabulary.bounds import DEFAULTS, Limits
+from wsguard.vocabulary.decision import Refuse
+from wsguard.vocabulary.errors import ConfigurationError, WSGuardError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from wsguard.asgi.types import ASGIApp, Message, Receive, Scope, Send
+    from wsguard.engine.limits import Place
+    from wsguard.engine.policy import Policy
+    from wsguard.engine.ports import Authenticator
+    from wsguard.vocabulary.decision import Accept, Decision
+    from wsguard.vocabulary.handshake import Client, Handshake
+    from wsguard.vocabulary.identity import Identity
+
+_KEY = "wsguard"
+_SCHEMES = {("websocket", True): "wss", ("websocket", False): "ws", ("http", True): "https", ("http", False): "http"}
+
+
+@dataclass(eq=False, slots=True)
+class ASGISession(Session):
+    """A `Session` as an app finds it in ``scope["wsguard"]``: who it is, until when, and `close`."""
+
+    guard: Guard | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GuardedPage:
+    """What stands in ``scope["wsguard"]`` of a page: who asks for it, if the route asks who it is."""
+
+    guard: Guard
+    client: Client
+    identity: Identity | None
+
+    @property
+    def expires_at(self) -> float | None:
+        """Unix seconds at which the credential ends, or None where it has no end."""
+        return None if self.identity is None else self.identity.expires_at
+
+
+class UnguardedScopeError(WSGuardError):
+    """A scope of a type that nobody can judge, or one that no guard has let through."""
+
+
+class WebSocketGuard:
+    """
+    Guards *app*.
+
+    Give a *guard*, or what makes one: a *policy* for everything or *routes*, and the other arguments of
+    `wsguard.Guard`. ``app.add_middleware(WebSocketGuard, policy=…)`` does it in Starlette and FastAPI.
+    Raises ConfigurationErrors as `Guard` does.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        guard: Guard | None = None,
+        policy: Policy | None = None,
+        routes: Mapping[str, Policy] | None = None,
+        authenticators: Sequence[Authenticator] = (),
+        trusted_proxies: Iterable[str] = (),
+        trust_any_proxy: bool = False,
+        limits: Limits = DEFAULTS,
+    ) -> None:
+        if guard is None:
+            guard = Guard(
+                policy,
+                routes=routes,
+                authenticators=authenticators,
+                trusted_proxies=trusted_proxies,
+                trust_any_proxy=trust_any_proxy,
+                limits=limits,
+            )
+        elif policy is not None or routes is not None or authenticators or trusted_proxies or trust_any_proxy:
+            raise ConfigurationError(
+                "WebSocketGuard", "a guard and arguments of one", "guard=Guard(…), with all of them"
+            )
+        self.app = app
+        self.guard = guard
+        for notice in guard.notices:
+            guard.log.event("guard.notice", notice=notice)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Judge one scope. Raises UnguardedScopeError for a type that is neither socket, page nor lifespan."""
+        kind = scope["type"]
+        if kind == "websocket":
+            await self._serve_socket(scope, receive, send)
+        elif kind == "http":
+            await self._serve_page(scope, receive, send)
+        elif kind == "lifespan":
+            try:
+                await self.app(scope, receive, send)
+            finally:
+                self.guard.stop()
+        else:
+            raise UnguardedScopeError(f"scope type {kind!r}: only websocket, http and lifespan can be judged")
+
+    async def _serve_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        handshake, client = self._judged(scope)
+        key = self.guard.cap_key(client)
+        place = None if key is None else self.guard.addresses.enter(key)
+        try:
+            if key is not None and place is None:
+                decision: Decision = Refuse(reasons.LIMITS_PREAUTH)
+            else:
+                decision = await self._decide(handshake, client, place)
+            if isinstance(decision, Refuse):
+                request_id = self.guard.tell_refusal(handshake, client, decision)
+                host, secure = handshake.fields.first(b"host"), client.secure is True
+                await refuse_socket(scope, receive, send, decision, request_id, host=host, secure=secure)
+                return
+            session = ASGISession(**self.guard.session_facts(handshake, decision), guard=self.guard)
+            socket = GuardedSocket(self.guard, session, handshake, decision, receive=receive, send=send)
+            try:
+                await self.app(_admitted(scope, handshake, decision, session), socket.receive, socket.send)
+            finally:
+                socket.finish()
+        finally:
+            if place is not None:
+                place.release()
+
+    async def _serve_page(self, scope: Scope, receive: Receive, send: Send) -> None:
+        handshake, client = self._judged(scope)
+        decision = await self.guard.decide(handshake, client)
+        if handshake.is_handshake and not isinstance(decision, Refuse):
+            decision = Refuse(reasons.SYNTAX_UPGRADE, "the server hands this handshake on as plain HTTP")
+        host, secure = handshake.fields.first(b"host"), client.secure is True
+        if isinstance(decision, Refuse):
+            request_id = self.guard.tell_refusal(handshake, client, decision)
+            head_only = handshake.method == "HEAD"
+            await refuse_page(send, decision, request_id, host=host, secure=secure, head_only=head_only)
+            return
+
+        async def deliver(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = page_answer(message, host=host, secure=secure)
+            await send(message)
+
+        page = GuardedPage(self.guard, client, decision.identity)
+        await self.app(_admitted(scope, handshake, decision, page), receive, deliver)
+
+    def _judged(self, scope: Scope) -> tuple[Handshake, Client]:
+        handshake = handshake_from(scope)
+        outer = scope.get(_KEY)
+        if isinstance(outer, ASGISession | GuardedPage) and outer.client is not None:
+            return handshake, outer.client  # a guard before this one has judged it, and set the forwarded fields
+        return handshake, self.guard.client_of(handshake)
+
+    async def _decide(self, handshake: Handshake, client: Client, place: Place | None) -> Decision:
+        decision = await self.guard.decide(handshake, client)
+        if not isinstance(decision, Refuse) and place is not None and not place.admit():
+            return Refuse(reasons.LIMITS_ADDRESS, headers=(("Retry-After", "60"),))
+        return decision
+
+
+def session(scope: Scope) -> ASGISession:
+    """
+    Return the `Session` of a websocket scope: its identity, its expiry, and `close`.
+
+    Raises UnguardedScopeError where no guard stands before the app: nobody has been let in by one then.
+    """
+    found = cast("object", scope.get(_KEY))
+    if not isinstance(found, ASGISession):
+        raise UnguardedScopeError("scope['wsguard']: no session; is WebSocketGuard around this app?")
+    return found
+
+
+def identity(scope: Scope) -> Identity | None:
+    """Return who opened the socket or asks for the page; None on a route that asks nobody. Raises as `session`."""
+    found = cast("object", scope.get(_KEY))
+    if not isinstance(found, ASGISession | GuardedPage):
+        raise UnguardedScopeError("scope['wsguard']: nothing there; is WebSocketGuard around this app?")
+    return found.identity
+
+
+def _admitted(scope: Scope, handshake: Handshake, accept: Accept, admission: ASGISession | GuardedPage) -> Scope:
+    """Return the scope that the app sees: what was judged, and nothing that a client claims as a proxy."""
+    client = accept.client
+    admitted: dict[str, Any] = {**scope, "headers": app_fields(handshake, accept), _KEY: admission}
+    if handshake.is_handshake:
+        admitted["subprotocols"] = list(accept.subprotocols.forwarded)
+    if client.through_proxy:
+        address = client.peer.address
+        admitted["client"] = None if address is None else (address, 0)
+        admitted["scheme"] = _SCHEMES[scope["type"], client.secure is True]
+    return admitted

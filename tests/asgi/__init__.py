@@ -1,0 +1,1 @@
+"""The ASGI mount: values first, then real servers on real sockets."""
