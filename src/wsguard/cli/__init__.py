@@ -11,6 +11,7 @@ from cyclopts import App, Parameter
 from wsguard.cli.demo import demo
 from wsguard.cli.dev_ca import dev_ca
 from wsguard.cli.gateway import gateway
+from wsguard.cli.run import run
 from wsguard.vocabulary.errors import ConfigurationError
 
 EXIT_CONFIGURATION = 2
@@ -24,6 +25,7 @@ Exit codes: 0 ended well, 1 a fault while running, 2 flags or configuration.""",
     help_flags=["--help", "-h"],
 )
 app.command(gateway)
+app.command(run)
 app.command(demo)
 app.command(dev_ca)
 

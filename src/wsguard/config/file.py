@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, TypeVar, cast
 
 import msgspec
 from msgspec import Meta
@@ -22,8 +22,24 @@ from wsguard.vocabulary.errors import ConfigurationError, ConfigurationErrors, n
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Origins = Annotated[list[str], Meta(description="Pages that may connect; not written: the served host's own pages.")]
-Hosts = Annotated[list[str], Meta(description="Names that are served; not written: those of origins and certificate.")]
+Duration = Annotated[str, Meta(description='With its unit, like "30s".', pattern=DURATION_PATTERN)]
+
+
+class ListKeys(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A list that is kept elsewhere: a watched file or a polled URL, one entry a line or a JSON array."""
+
+    file: Annotated[str, Meta(description="A file, read again when it changes.")] | None = None
+    url: Annotated[str, Meta(description="An https URL that is polled.")] | None = None
+    interval: Duration | None = None
+    ca: Annotated[str, Meta(description="PEM file: CAs that the URL's server may also have.")] | None = None
+
+
+Origins = Annotated[
+    list[str] | ListKeys, Meta(description="Pages that may connect; not written: the served host's own pages.")
+]
+Hosts = Annotated[
+    list[str] | ListKeys, Meta(description="Names that are served; not written: those of origins and certificate.")
+]
 HTTPRule = Annotated[
     Literal["open", "same-policy", "plain"], Meta(description="What plain HTTP under the route is asked.")
 ]
@@ -40,19 +56,31 @@ class PolicyKeys(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_
     allow_null_origin: bool | None = None
     allow_http_loopback_origins: bool | None = None
     http: HTTPRule | None = None
-    compression: Literal["off", "passthrough"] | None = None
     max_message: Size | None = None
-    upstream_host: Rewrite | None = None
-    upstream_origin: Rewrite | None = None
+    messages_per_second: Annotated[int, Meta(description="Messages of a client a second.", ge=1)] | None = None
+    idle: Duration | None = None
+    max_lifetime: Duration | None = None
+
+
+# What a policy of the gateway says to the upstream besides; msgspec knows no second base to keep them in.
+Compression = Literal["off", "passthrough"]
+GATEWAY_ONLY = ("compression", "upstream_host", "upstream_origin")
+RoutePath = Annotated[str, Meta(description="Exact (/login) or ending in /* (by whole segments); first match counts.")]
 
 
 class RouteKeys(PolicyKeys, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """One ``[[route]]``: a path, exact or ending in ``/*``, and what differs from the defaults."""
 
-    path: (
-        Annotated[str, Meta(description="Exact (/login) or ending in /* (by whole segments); first match counts.")]
-        | None
-    )
+    path: RoutePath | None
+    compression: Compression | None = None
+    upstream_host: Rewrite | None = None
+    upstream_origin: Rewrite | None = None
+
+
+class RunRouteKeys(PolicyKeys, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One ``[[route]]`` of ``wsguard run``."""
+
+    path: RoutePath | None
 
 
 def _limit_type(unit: str) -> Any:
@@ -71,50 +99,82 @@ LimitKeys: Any = msgspec.defstruct(
 )
 
 
-class GatewayConfig(PolicyKeys, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+class ServedConfig(PolicyKeys, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The keys of every process that serves: its certificate, its log, its bounds, its routes."""
+
+    cert: Annotated[str, Meta(description="PEM file: the certificate and its chain.")] | None = None
+    key: Annotated[str, Meta(description="PEM file: the certificate's private key.")] | None = None
+    log_format: Literal["text", "json"] | None = None
+    limits: Any = None
+    route: Any = None
+
+
+class GatewayConfig(ServedConfig, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """All keys of ``wsguard gateway``."""
 
     listen: Annotated[list[str], Meta(description="HOST:PORT, TLS always.")] | None = None
-    cert: Annotated[str, Meta(description="PEM file: the certificate and its chain.")] | None = None
-    key: Annotated[str, Meta(description="PEM file: the certificate's private key.")] | None = None
     upstream: Annotated[str, Meta(description="http://HOST:PORT, https://HOST:PORT or unix:PATH.")] | None = None
+    compression: Compression | None = None
+    upstream_host: Rewrite | None = None
+    upstream_origin: Rewrite | None = None
     upstream_ca: Annotated[str, Meta(description="PEM file: CAs that an https upstream may also have.")] | None = None
-    log_format: Literal["text", "json"] | None = None
     tls_engine: Literal["aiofastnet", "stdlib"] | None = None
-    limits: Any = None
     route: list[RouteKeys] | None = None
+
+
+class RunConfig(ServedConfig, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """All keys of ``wsguard run``."""
+
+    listen: (
+        Annotated[str, Meta(description="HOST:PORT is TLS; plain:HOST:PORT and unix:PATH need trusted_proxies.")] | None
+    ) = None
+    trusted_proxies: (
+        Annotated[list[str], Meta(description='Addresses, ranges or "unix": believed in what they say of the client.')]
+        | None
+    ) = None
+    trust_any_proxy: bool | None = None
+    route: list[RunRouteKeys] | None = None
 
 
 _FLAG_NAMES = {"origins": "origin", "hosts": "host"}
 _TABLES: dict[str, Any] = {"limits": LimitKeys}
+_ROUTES: dict[Any, Any] = {GatewayConfig: RouteKeys, RunConfig: RunRouteKeys}
+Config = TypeVar("Config", bound=ServedConfig)
 _PATHS = ("cert", "key", "upstream_ca")
 
 
-def read_config(path: Path | None, flags: Mapping[str, Any]) -> GatewayConfig:
+def read_config(path: Path | None, flags: Mapping[str, Any], kind: type[Config] = GatewayConfig) -> Config:
     """
-    Read the TOML file at *path* (None: no file) and lay *flags* over it.
+    Read the TOML file at *path* (None: no file) as a *kind* of configuration and lay *flags* over it.
 
     Relative paths in the file are read from its folder. Raises ConfigurationErrors with all that is wrong.
     """
-    config, errors = read_with_errors(path, flags)
+    config, errors = read_with_errors(path, flags, kind)
     if errors:
         raise ConfigurationErrors(errors)
     return config
 
 
-def read_with_errors(path: Path | None, flags: Mapping[str, Any]) -> tuple[GatewayConfig, list[ConfigurationError]]:
+def read_with_errors(
+    path: Path | None, flags: Mapping[str, Any], kind: type[Config] = GatewayConfig
+) -> tuple[Config, list[ConfigurationError]]:
     """Read as `read_config` does, but return what could be read and the errors of the rest."""
     table = {} if path is None else _read_toml(path)
     errors: list[ConfigurationError] = []
-    values = _convert_table(table, GatewayConfig, "", errors)
+    values = _convert_table(table, kind, "", errors)
     if path is not None:
         _resolve_paths(values, path.parent)
-    types = _field_types(GatewayConfig)
+    types = _field_types(kind)
     given = {key: _convert_value(value, types[key], flag_of(key), errors) for key, value in flags.items()}
     # Absolute, so that a printed configuration means the same from wherever it is read.
     _resolve_paths(given, Path.cwd())
     values |= given
-    return GatewayConfig(**values), errors
+    return kind(**values), errors
+
+
+def written_entries(entries: list[str] | ListKeys | None) -> list[str]:
+    """Return the entries that are written out; those of a kept list are not known here."""
+    return entries if isinstance(entries, list) else []
 
 
 def flag_of(key: str) -> str:
@@ -122,12 +182,12 @@ def flag_of(key: str) -> str:
     return "--" + _FLAG_NAMES.get(key, key.replace("_", "-"))
 
 
-def schema() -> dict[str, Any]:
-    """Return the JSON schema of the file, for editors (the ``#:schema`` line)."""
-    (document,), components = msgspec.json.schema_components([GatewayConfig], ref_template="#/$defs/{name}")
+def schema(kind: type[ServedConfig] = GatewayConfig) -> dict[str, Any]:
+    """Return the JSON schema of a *kind* of file, for editors (the ``#:schema`` line)."""
+    (document,), components = msgspec.json.schema_components([kind], ref_template="#/$defs/{name}")
     (_,), limits = msgspec.json.schema_components([LimitKeys], ref_template="#/$defs/{name}")
     components.update(limits)
-    components["GatewayConfig"]["properties"]["limits"] = {"$ref": "#/$defs/LimitKeys"}
+    components[kind.__name__]["properties"]["limits"] = {"$ref": "#/$defs/LimitKeys"}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "wsguard",
@@ -136,7 +196,7 @@ def schema() -> dict[str, Any]:
     }
 
 
-def render_toml(config: GatewayConfig, schema_path: str) -> str:
+def render_toml(config: ServedConfig, schema_path: str) -> str:
     """Write *config* as the TOML file that means the same, with the line that tells editors its schema."""
     lines = [f"#:schema {schema_path}"]
     tables: list[str] = []
@@ -144,7 +204,7 @@ def render_toml(config: GatewayConfig, schema_path: str) -> str:
         if key == "route":
             for route in cast("list[dict[str, Any]]", value):
                 tables += ["", "[[route]]", *(f"{name} = {_toml(item)}" for name, item in route.items())]
-        elif isinstance(value, dict):
+        elif key in _TABLES:
             items = cast("dict[str, Any]", value)
             tables += ["", f"[{key}]", *(f"{name} = {_toml(item)}" for name, item in items.items())]
         else:
@@ -152,12 +212,15 @@ def render_toml(config: GatewayConfig, schema_path: str) -> str:
     return "\n".join(lines + tables) + "\n"
 
 
-def _written(config: GatewayConfig) -> dict[str, Any]:
+def _written(config: ServedConfig) -> dict[str, Any]:
     table = cast("dict[str, Any]", msgspec.to_builtins(config))
     return {key: value for key, value in table.items() if value is not None}
 
 
 def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        items = cast("dict[str, Any]", value)
+        return "{ " + ", ".join(f"{key} = {_toml(item)}" for key, item in items.items()) + " }"
     # JSON's strings, numbers, booleans and arrays of them are TOML's too; DEL alone must be escaped besides.
     return json.dumps(value).replace("\x7f", "\\u007f")
 
@@ -186,10 +249,10 @@ def _convert_table(
         name = f"{prefix}{key}"
         if key not in types:
             errors.append(_unknown_key(name, key, types, struct))
-        elif key in _TABLES and struct is GatewayConfig:
+        elif key in _TABLES and struct in _ROUTES:
             values[key] = _convert_subtable(value, _TABLES[key], name, errors)
-        elif key == "route" and struct is GatewayConfig:
-            values[key] = _convert_routes(value, errors)
+        elif key == "route" and struct in _ROUTES:
+            values[key] = _convert_routes(value, _ROUTES[struct], errors)
         else:
             values[key] = _convert_value(value, types[key], name, errors)
     missing = [field.name for field in msgspec.structs.fields(struct) if field.required and field.name not in table]
@@ -204,7 +267,7 @@ def _convert_subtable(value: Any, struct: Any, name: str, errors: list[Configura
     return struct(**_convert_table(cast("dict[str, Any]", value), struct, f"{name}.", errors))
 
 
-def _convert_routes(value: Any, errors: list[ConfigurationError]) -> list[Any] | None:
+def _convert_routes(value: Any, struct: Any, errors: list[ConfigurationError]) -> list[Any] | None:
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in cast("list[Any]", value)):
         errors.append(ConfigurationError("route", _found(value), "tables: [[route]]"))
         return None
@@ -212,8 +275,8 @@ def _convert_routes(value: Any, errors: list[ConfigurationError]) -> list[Any] |
         errors.append(ConfigurationError("route", "an empty list", "at least one [[route]], or none written: /*"))
     routes: list[Any] = []
     for index, item in enumerate(cast("list[dict[str, Any]]", value), start=1):
-        values = _convert_table(item, RouteKeys, f"route {index}: ", errors)
-        routes.append(RouteKeys(**{"path": None, **values}))
+        values = _convert_table(item, struct, f"route {index}: ", errors)
+        routes.append(struct(**{"path": None, **values}))
     return routes or None
 
 
@@ -243,7 +306,7 @@ def _readable(expected: str) -> str:
 
 def _unknown_key(name: str, key: str, types: dict[str, Any], struct: Any) -> ConfigurationError:
     nearest = nearest_name(key, types)
-    if nearest is None and struct is not GatewayConfig and key in _field_types(GatewayConfig):
+    if nearest is None and struct not in _ROUTES and key in _field_types(GatewayConfig) | _field_types(RunConfig):
         return ConfigurationError(name, "a key of the whole file", "it above the first [table]")
     expected = "a key that there is" if nearest else "one of " + ", ".join(types)
     return ConfigurationError(name, "an unknown key", expected, nearest)
@@ -258,6 +321,19 @@ def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
     for key in _PATHS:
         if values.get(key):
             values[key] = str(folder / values[key])
+    for keys in (values, *(_as_values(route) for route in values.get("route") or ())):
+        for key in ("origins", "hosts"):
+            entries = keys.get(key)
+            if isinstance(entries, ListKeys):
+                entries.file = entries.file and str(folder / entries.file)
+                entries.ca = entries.ca and str(folder / entries.ca)
+    listen = values.get("listen")
+    if isinstance(listen, str) and listen.startswith("unix:") and listen != "unix:":
+        values["listen"] = "unix:" + str(folder / listen.removeprefix("unix:"))
     upstream = values.get("upstream")
     if isinstance(upstream, str) and upstream.startswith("unix:") and upstream != "unix:":
         values["upstream"] = "unix:" + str(folder / upstream.removeprefix("unix:"))
+
+
+def _as_values(route: PolicyKeys) -> dict[str, Any]:
+    return {"origins": route.origins, "hosts": route.hosts}

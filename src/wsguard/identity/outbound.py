@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import ipaddress
 import re
 import socket
@@ -20,7 +21,7 @@ import ssl
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from wsguard.tls.contexts import client_context
 from wsguard.vocabulary.errors import ConfigurationError, OutboundError, OutboundFailed, OutboundRefused
@@ -28,7 +29,7 @@ from wsguard.vocabulary.fields import Fields
 from wsguard.vocabulary.host import Host, HostSyntaxError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Generator, Iterable, Mapping, Sequence
     from pathlib import Path
 
     import httpx2
@@ -240,7 +241,7 @@ class Outbound:
         raise failure
 
     @contextlib.contextmanager
-    def _used(self, host: str) -> Iterator[_Pool]:
+    def _used(self, host: str) -> Generator[_Pool]:
         """Yield the connections to *host*: they are verified for that name alone, whatever its address is."""
         key = (asyncio.get_running_loop(), host)
         pool = self._pools.get(key)
@@ -308,21 +309,50 @@ class _Call:
     body: bytes | None = field(repr=False)
     connect: float
 
-    def at(self, address: Address) -> httpx2.Request:
-        """Return the request to *address*: connected there, verified and addressed by name."""
+    def at(self, address: Address, trace: Callable[[str, dict[str, Any]], Awaitable[None]]) -> httpx2.Request:
+        """Return the request to *address*: connected there, verified and addressed by name. *trace* hears of steps."""
         import httpx2
 
         literal = f"[{address}]" if isinstance(address, ipaddress.IPv6Address) else str(address)
         url = httpx2.URL(f"https://{literal}:{self.destination.port}{self.destination.target}")
-        extensions = {"sni_hostname": self.destination.name, "timeout": {"connect": self.connect}}
+        extensions = {"sni_hostname": self.destination.name, "timeout": {"connect": self.connect}, "trace": trace}
         return httpx2.Request(self.method, url, headers=self.fields, content=self.body, extensions=extensions)
+
+
+class _HalfOpen:
+    """
+    A TCP connection whose TLS handshake has not ended.
+
+    httpcore2 2.16.2 forgets it when the call is cancelled there, as a deadline does: the socket would stay open until
+    the garbage collector comes.
+    """
+
+    def __init__(self) -> None:
+        self._stream: Any = None
+
+    async def trace(self, event: str, info: dict[str, Any]) -> None:
+        """Keep the connection between the two steps (httpcore2's ``trace`` extension)."""
+        if event == "connection.connect_tcp.complete":
+            self._stream = info["return_value"]
+        elif event == "connection.start_tls.complete":
+            self._stream = None
+
+    async def aclose(self) -> None:
+        """Close it, if there is one."""
+        if self._stream is not None:
+            await self._stream.aclose()
 
 
 async def _answered(
     transport: httpx2.AsyncHTTPTransport, ask: _Call, address: Address, max_body: int
 ) -> OutboundAnswer:
     host = ask.destination.host
-    response = await transport.handle_async_request(ask.at(address))
+    half_open = _HalfOpen()
+    try:
+        response = await transport.handle_async_request(ask.at(address, half_open.trace))
+    except BaseException:
+        await half_open.aclose()
+        raise
     async with contextlib.aclosing(response):
         status, fields = response.status_code, Fields(response.headers.raw)
         if status in _REDIRECTS:
@@ -387,9 +417,9 @@ def _read_network(text: str) -> Network:
 
 def _require_httpx2() -> None:
     try:
-        import httpx2  # noqa: F401 - asked for where it is needed first, so that no call finds it missing
+        importlib.import_module("httpx2")
     except ImportError:
-        raise ConfigurationError("outbound", "no httpx2 installed", "pip install 'wsguard[oauth]'") from None
+        raise ConfigurationError("outbound", "no httpx2", "what `pip install 'wsguard[oauth]'` installs") from None
 
 
 def _why(error: BaseException) -> str:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 Result = Literal["as written", "refused earlier", "hidden", "failed"]
 
-_SECONDS = 5.0
 _GOOD_FIELDS = (
     ("Host", "{host}"),
     ("Upgrade", "websocket"),
@@ -77,7 +76,8 @@ class MountUnderTest:
     A mount that serves *host* (a name, without port) and lists the one *origin* (``https://…``, default port).
 
     *reached* counts what the app behind it has been given so far. *reason_of* returns the logged reason of a request
-    id, where the mount's log can be read. *hides* names the facts that its protocol or server does not show.
+    id, where the mount's log can be read. *hides* names the facts that its protocol or server does not show. An answer
+    is waited for *seconds*; a server that stays silent has refused.
     """
 
     address: tuple[str, int]
@@ -87,6 +87,7 @@ class MountUnderTest:
     reached: Callable[[], int]
     reason_of: Callable[[str], str | None] | None = None
     hides: frozenset[str] = frozenset()
+    seconds: float = 5.0
 
 
 @dataclass(frozen=True)
@@ -171,12 +172,12 @@ def _exchange(mount: MountUnderTest, row: Row) -> Answer:
     server_name = mount.host if row.server_name is None else row.server_name
     try:
         with (
-            socket.create_connection(mount.address, timeout=_SECONDS) as plain,
+            socket.create_connection(mount.address, timeout=mount.seconds) as plain,
             mount.context.wrap_socket(plain, server_hostname=server_name or None) as secure,
         ):
             secure.sendall(row.head(_names(mount)))
             return _read_answer(secure)
-    except (ssl.SSLError, ConnectionError):
+    except (ssl.SSLError, ConnectionError, TimeoutError):
         return Answer(0, None, b"")
 
 
@@ -185,10 +186,12 @@ def _read_answer(secure: ssl.SSLSocket) -> Answer:
     try:
         while b"\r\n\r\n" not in data and (more := secure.recv(65536)):
             data += more
-    except (ConnectionError, ssl.SSLError):
+    except (ConnectionError, ssl.SSLError, TimeoutError):
         pass
     words = data.split(b" ", 2)
-    status = int(words[1]) if data.startswith(b"HTTP/1.1 ") and len(words) > 1 and words[1].isdigit() else 0
+    status = (
+        int(words[1]) if data.startswith((b"HTTP/1.1 ", b"HTTP/1.0 ")) and len(words) > 1 and words[1].isdigit() else 0
+    )
     request_id = None
     for line in data.split(b"\r\n\r\n")[0].split(b"\r\n")[1:]:
         name, _, value = line.partition(b":")
