@@ -14,10 +14,12 @@ import pytest
 import trustme
 
 from wsguard.config import assemble_gateway, load_gateway, read_config, render_toml, schema
+from wsguard.config.run import RunSettings, load_run
 from wsguard.config.units import parse_duration, parse_size, write_duration, write_size
 from wsguard.dev_ca import DevelopmentAuthority
 from wsguard.engine.routes import RouteTable
 from wsguard.gateway.lifecycle import GatewaySettings
+from wsguard.identity.allow_lists import FileList, URLList
 from wsguard.vocabulary.errors import ConfigurationError, ConfigurationErrors
 from wsguard.vocabulary.host import Host
 
@@ -109,7 +111,7 @@ def test_all_errors_are_told_at_once(tmp_path: Path) -> None:
         ({"upstream": "unix:"}, "unix:PATH"),
         ({**UPSTREAM, "listen": ["0.0.0.0:443"]}, "only loopback gets a development certificate"),
         ({**UPSTREAM, "listen": ["::1:8443"]}, "in brackets"),
-        ({**UPSTREAM, "listen": ["plain:127.0.0.1:80"]}, "needs a trusted proxy"),
+        ({**UPSTREAM, "listen": ["plain:127.0.0.1:80"]}, "this one is TLS, always"),
         ({**UPSTREAM, "listen": []}, "at least one"),
         ({**UPSTREAM, "listen": ["127.0.0.1:²"]}, "HOST:PORT"),
         ({**UPSTREAM, "hosts": ["app.example.com"]}, "development CA may vouch for"),
@@ -268,7 +270,7 @@ def test_the_served_names_are_those_of_origins_and_certificate(tmp_path: Path) -
         assert serves(settings.guard.routes, name), name
     for name in ("wild.example", "a.b.wild.example", "localhost", "pages.example"):
         assert not serves(settings.guard.routes, name), name
-    assert not serves(load({**UPSTREAM, **files, "hosts": ["only.example"]}).routes, "app.example")
+    assert not serves(load({**UPSTREAM, **files, "hosts": ["only.example"]}).guard.routes, "app.example")
 
 
 def test_a_pair_that_is_none_is_told(tmp_path: Path) -> None:
@@ -442,3 +444,112 @@ def test_print_config_is_toml_with_its_schema() -> None:
     assert first.startswith("#:schema ")
     assert Path(first.removeprefix("#:schema ")).exists()
     assert 'origins = ["https://a.localhost"]' in rest
+
+
+# --- lists that are kept elsewhere, and `wsguard run` --------------------------------------------------------------
+
+
+def test_a_kept_list_is_read_from_the_files_folder(tmp_path: Path) -> None:
+    """Customers' origins and hosts stand in files of their own, found beside the configuration."""
+    (tmp_path / "origins.txt").write_text("https://customer.test\n")
+    (tmp_path / "hosts.txt").write_text("customer.test\n")
+    text = 'upstream = "http://127.0.0.1:1"\norigins = { file = "origins.txt" }\nhosts = { file = "hosts.txt" }\n'
+    (route,) = load(text=text, folder=tmp_path).guard.routes.routes
+    assert route.policy.origins == FileList(str(tmp_path / "origins.txt"))
+    assert route.policy.hosts == FileList(str(tmp_path / "hosts.txt"))
+    text = 'upstream = "http://127.0.0.1:1"\n[[route]]\npath = "/ws/*"\norigins = { file = "origins.txt" }\n'
+    (route,) = load(text=text, folder=tmp_path).guard.routes.routes
+    assert route.policy.origins == FileList(str(tmp_path / "origins.txt"))
+    url = 'origins = { url = "https://lists.test/origins", interval = "5m" }'
+    (route,) = load(text=f'upstream = "http://127.0.0.1:1"\n{url}\n', folder=tmp_path).guard.routes.routes
+    assert route.policy.origins == URLList("https://lists.test/origins", 300)
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ('{ file = "missing.txt" }', "missing.txt"),
+        ('{ file = "a.txt", url = "https://lists.test" }', "both file and url"),
+        ("{ }", "neither file nor url"),
+        ('{ url = "http://lists.test" }', "https"),
+        ('{ url = "https://lists.test", interval = "often" }', "interval"),
+        ('{ flie = "a.txt" }', "origins"),
+        ('"https://app.test"', "origins"),
+    ],
+)
+def test_a_kept_list_that_cannot_be_kept_stops_the_start(written: str, told: str, tmp_path: Path) -> None:
+    """By its key, with the way out."""
+    (tmp_path / "a.txt").write_text("https://app.test")
+    text = f'upstream = "http://127.0.0.1:1"\norigins = {written}\nhosts = ["app.test"]\n'
+    assert told in errors_of(text=text, folder=tmp_path)
+
+
+def test_a_printed_kept_list_means_the_same(tmp_path: Path) -> None:
+    """--print-config writes it as the inline table that it was."""
+    (tmp_path / "origins.txt").write_text("https://customer.test\n")
+    file = tmp_path / "wsguard.toml"
+    file.write_text('upstream = "http://127.0.0.1:1"\norigins = { file = "origins.txt" }\nidle = "30s"\n')
+    printed = render_toml(read_config(file, {}), "x")
+    again = tmp_path / "elsewhere" / "printed.toml"
+    again.parent.mkdir()
+    again.write_text(printed)
+    assert read_config(again, {}) == read_config(file, {})
+
+
+def run_settings(text: str, folder: Path, flags: dict[str, Any] | None = None) -> RunSettings:
+    file = folder / "wsguard.toml"
+    file.write_text(text)
+    return load_run(file, flags or {}, DevelopmentAuthority.open)
+
+
+def test_a_run_configuration(tmp_path: Path) -> None:
+    """The same words as the gateway's, but for what is about an upstream."""
+    text = """
+listen = "plain:127.0.0.1:8000"
+trusted_proxies = ["10.0.0.0/8"]
+origins = ["https://app.test"]
+messages_per_second = 5
+idle = "30s"
+max_lifetime = "2h"
+
+[limits]
+head_timeout = "3s"
+
+[[route]]
+path = "/healthz"
+http = "plain"
+
+[[route]]
+path = "/*"
+max_message = "64KiB"
+"""
+    settings = run_settings(text, tmp_path)
+    health, rest = settings.guard.routes.routes
+    assert health.policy.page_rule == "plain"
+    assert (rest.policy.max_message, rest.policy.messages_per_second) == (65536, 5)
+    assert (rest.policy.idle, rest.policy.max_lifetime) == (30, 7200)
+    assert settings.guard.limits.head_timeout == 3
+    assert settings.certificate is None
+    assert settings.asked_for
+    assert not run_settings("", tmp_path).asked_for
+    assert not run_settings('[limits]\nhead = "8KiB"\n', tmp_path).asked_for
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('upstream = "http://127.0.0.1:1"', "upstream"),
+        ('upstream_host = "preserve"', "upstream_host"),
+        ('compression = "passthrough"', "compression"),
+        ('listen = ["127.0.0.1:1"]', "listen"),
+        ("messages_per_second = 0", "messages_per_second"),
+        ('idle = "0s"', "idle"),
+        ("idle = 30", "idle"),
+        ('[[route]]\npath = "/*"\n[[route]]\npath = "/ws"', "hides"),
+        ('[[route]]\npath = "/ws"\n[[route]]\npath = "/ws"', "one route for each path"),
+    ],
+)
+def test_what_a_run_configuration_cannot_mean(text: str, told: str, tmp_path: Path) -> None:
+    """What is the gateway's alone is an unknown key here; a value that bounds nothing is told."""
+    with pytest.raises(ConfigurationError, match=told):
+        run_settings(text, tmp_path)

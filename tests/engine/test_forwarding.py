@@ -126,7 +126,7 @@ def test_ipv6_peers_are_quoted_in_forwarded() -> None:
     other = Handshake(
         "handshake", "GET", subject.target, subject.fields, "1.1", type(subject.peer)("::1", 1), secure=True
     )
-    fields = dict(forwarded_fields(other, accepted(subject), UPSTREAM))
+    fields = dict(forwarded_fields(other, accepted(other), UPSTREAM))
     assert fields[b"Forwarded"] == b'for="[::1]";host="app.test";proto=https'
     assert fields[b"X-Forwarded-For"] == b"::1"
 

@@ -54,7 +54,7 @@ def test_what_is_judged_as_a_handshake(fields: list[tuple[bytes, bytes]], asks: 
 def test_every_bound_is_inside_its_range_and_outside_is_refused() -> None:
     """A bound has a unit, a range and a precedent, and its range is enforced."""
     for bound in BOUNDS:
-        assert bound.minimum <= bound.default <= bound.maximum, bound.key
+        assert bound.default is None or bound.minimum <= bound.default <= bound.maximum, bound.key
         assert bound.precedent
         assert bound.unit in {"bytes", "count", "seconds"}
     with pytest.raises(ValueError, match="head: 1 is not between"):
@@ -65,7 +65,12 @@ def test_every_bound_is_inside_its_range_and_outside_is_refused() -> None:
 def test_the_table_and_the_limits_tell_the_same() -> None:
     """A default is written twice, for readers and for types: the two may not drift."""
     assert dataclasses.asdict(DEFAULTS) == {bound.key: bound.default for bound in BOUNDS if bound.table == "limits"}
-    assert {bound.key: bound.default for bound in BOUNDS if bound.table == "policy"} == {"max_message": MAX_MESSAGE}
+    assert {bound.key: bound.default for bound in BOUNDS if bound.table == "policy"} == {
+        "max_message": MAX_MESSAGE,
+        "messages_per_second": None,
+        "idle": None,
+        "max_lifetime": None,
+    }
 
 
 def test_reason_codes_are_stable_words() -> None:

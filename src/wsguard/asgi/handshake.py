@@ -2,7 +2,7 @@
 The mount's protocol in: an ASGI scope as a Handshake.
 
 Only what the scope shows is taken; what it hides stays unknown. Nothing here relies on the server's having checked
-anything: some hand on two Hosts, two Origins, a POST, or a key that is none (docs/guides/asgi-servers.md).
+anything: some hand on two Hosts, two Origins, a POST, or a key that is none (docs/reference/asgi-servers.md).
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ def handshake_from(scope: Scope) -> Handshake:
     is_socket = scope["type"] == "websocket"
     version = _VERSIONS.get(scope.get("http_version", "1.1"), _OLDEST)
     fields = _fields(scope, is_socket=is_socket)
-    upgrades = is_socket or (version != "2" and asks_for_upgrade(fields))
+    # Over HTTP/2 too: hypercorn takes an ``Upgrade: h2c`` itself and hands the request on as an HTTP/2 page.
+    upgrades = is_socket or asks_for_upgrade(fields)
     return Handshake(
         kind="handshake" if upgrades else "page",
         method=None if is_socket else str(scope["method"]),

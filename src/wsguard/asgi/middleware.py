@@ -22,7 +22,7 @@ from wsguard.vocabulary.decision import Refuse
 from wsguard.vocabulary.errors import ConfigurationError, WSGuardError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from wsguard.asgi.types import ASGIApp, Message, Receive, Scope, Send
     from wsguard.engine.limits import Place
@@ -72,7 +72,7 @@ class WebSocketGuard:
 
     def __init__(
         self,
-        app: ASGIApp,
+        app: Callable[[Any, Any, Any], Awaitable[Any]],
         *,
         guard: Guard | None = None,
         policy: Policy | None = None,
@@ -95,12 +95,13 @@ class WebSocketGuard:
             raise ConfigurationError(
                 "WebSocketGuard", "a guard and arguments of one", "guard=Guard(…), with all of them"
             )
-        self.app = app
+        # Frameworks type their scopes each in their own way: outside any will do, inside they are ASGI's.
+        self.app: ASGIApp = app
         self.guard = guard
         for notice in guard.notices:
             guard.log.event("guard.notice", notice=notice)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Judge one scope. Raises UnguardedScopeError for a type that is neither socket, page nor lifespan."""
         kind = scope["type"]
         if kind == "websocket":
@@ -134,7 +135,7 @@ class WebSocketGuard:
             try:
                 await self.app(_admitted(scope, handshake, decision, session), socket.receive, socket.send)
             finally:
-                socket.finish()
+                await socket.finish()
         finally:
             if place is not None:
                 place.release()
@@ -173,7 +174,7 @@ class WebSocketGuard:
         return decision
 
 
-def session(scope: Scope) -> ASGISession:
+def session(scope: Any) -> ASGISession:
     """
     Return the `Session` of a websocket scope: its identity, its expiry, and `close`.
 
@@ -185,7 +186,7 @@ def session(scope: Scope) -> ASGISession:
     return found
 
 
-def identity(scope: Scope) -> Identity | None:
+def identity(scope: Any) -> Identity | None:
     """Return who opened the socket or asks for the page; None on a route that asks nobody. Raises as `session`."""
     found = cast("object", scope.get(_KEY))
     if not isinstance(found, ASGISession | GuardedPage):

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _LONGEST_WAIT = 24 * 3600.0
 _BYTES_A_CHARACTER = 4
+_LONGEST_REASON = 123
+"""Bytes of a Close frame's reason (RFC 6455 §5.5)."""
 
 
 class GuardedSocket:
@@ -36,7 +38,7 @@ class GuardedSocket:
     __slots__ = (
         "_accept",
         "_allowed",
-        "_cancelling",
+        "_cancelled",
         "_closer",
         "_end",
         "_guard",
@@ -68,7 +70,7 @@ class GuardedSocket:
         self._state = "asked"
         self._end: tuple[int, str, str] | None = None
         self._waiting: asyncio.Task[object] | None = None
-        self._cancelling = 0
+        self._cancelled: asyncio.Task[object] | None = None
         self._released: asyncio.Future[None] | None = None
         self._closer: asyncio.Task[None] | None = None
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -145,15 +147,19 @@ class GuardedSocket:
         if self._end is not None:
             return await self._ended()
         task = self._waiting = cast("asyncio.Task[object]", asyncio.current_task())
+        cancelling = task.cancelling()
         try:
             message = await self._receive()
         except asyncio.CancelledError:
-            if self._released is None or task.uncancel() > self._cancelling:
+            if self._cancelled is not task:
                 raise  # somebody else's cancellation
+            if task.uncancel() > cancelling:
+                self._release()
+                raise  # somebody else's beside ours
             return await self._ended()
         finally:
             self._waiting = None
-        if self._released is not None:
+        if self._cancelled is task:
             task.uncancel()  # the message came all the same
             return await self._ended()
         if message["type"] == "websocket.disconnect":
@@ -188,10 +194,18 @@ class GuardedSocket:
             len(text) > limit or len(text.encode("utf-8", "surrogatepass")) > limit
         )
 
-    def finish(self) -> None:
-        """The app is done with this socket: forget it, and say in the log how it ended."""
+    async def finish(self) -> None:
+        """The app is done with this socket: let a close of ours out, forget it, and say in the log how it ended."""
         for timer in self._timers.values():
             timer.cancel()
+        try:
+            await self._close_sent()
+        finally:
+            if self._closer is not None and self._closer.cancel():
+                self._tell_unsent("TimeoutError")
+            self._forget()
+
+    def _forget(self) -> None:
         if self._session.public_id not in self._guard.sessions:
             return
         self._guard.sessions.remove(self._session)
@@ -201,7 +215,8 @@ class GuardedSocket:
 
     def _close(self, code: int, reason: str) -> None:
         """End the socket from outside: what `Session.close` does."""
-        self._end_by_us(code, reason, reason)
+        fitting = reason.encode("utf-8", "replace")[:_LONGEST_REASON].decode("utf-8", "ignore")
+        self._end_by_us(code, reason, fitting)
 
     def _close_for(self, reason: Reason) -> None:
         code = _CODES.get(reason.code, reason.status)
@@ -214,28 +229,43 @@ class GuardedSocket:
         self._state = "ended"
         if self._waiting is not None:
             self._released = self._loop.create_future()
-            self._cancelling = self._waiting.cancelling()
+            self._cancelled = self._waiting
             self._waiting.cancel()
         # A task of its own: the app may be anywhere, and a client that reads nothing must not hold whoever closes.
         self._closer = self._loop.create_task(self._send_close(code, text))
 
     async def _send_close(self, code: int, text: str) -> None:
         try:
-            async with asyncio.timeout(self._guard.limits.close_deadline):
-                if self._released is not None:
-                    await self._released
-                await self._send({"type": "websocket.close", "code": code, "reason": text})
+            if self._released is not None:
+                await asyncio.wait([self._released], timeout=self._guard.limits.close_deadline)
+            await self._send({"type": "websocket.close", "code": code, "reason": text})
         except Exception as error:  # noqa: BLE001 - servers raise what they like at a socket that is gone
-            self._guard.log.event("session.close_unsent", session=self._session.public_id, error=type(error).__name__)
+            self._tell_unsent(type(error).__name__)
+
+    async def _close_sent(self) -> None:
+        """
+        Wait until the close of ours is sent, if there is one: at most ``close_deadline``.
+
+        Behind that it is left to be sent: a client may read nothing, and granian 2.8 may hold it until the client
+        speaks, where the app waits in the server's own receive.
+        """
+        self._release()
+        if self._closer is not None:
+            await asyncio.wait([self._closer], timeout=self._guard.limits.close_deadline)
+
+    def _release(self) -> None:
+        """The app waits for no message any more."""
+        if self._released is not None and not self._released.done():
+            self._released.set_result(None)
 
     async def _ended(self) -> Message:
         """Return what the app receives from now on; if the end was ours, the close is sent before."""
-        if self._released is not None and not self._released.done():
-            self._released.set_result(None)
-        if self._closer is not None:
-            await asyncio.shield(self._closer)
+        await self._close_sent()
         code, _, reason = self._end or (close_codes.GOING_AWAY, "", "")
         return {"type": "websocket.disconnect", "code": code, "reason": reason}
+
+    def _tell_unsent(self, error: str) -> None:
+        self._guard.log.event("session.close_unsent", session=self._session.public_id, error=error)
 
     def _keep_end(self, code: int, by: str, reason: str) -> None:
         if self._end is None:

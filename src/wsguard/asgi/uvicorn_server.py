@@ -9,6 +9,7 @@ compression, its name in answers, and log lines that hold the query string of ev
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
@@ -21,7 +22,7 @@ from wsguard.tls.contexts import server_context
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Generator, Mapping
     from pathlib import Path
     from socket import socket
 
@@ -131,6 +132,13 @@ class GuardedServer(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, limits: Limits) -> None:
         super().__init__(config)
         self._limits = limits
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """End on SIGINT and SIGTERM, without raising them once more: that they ended well is the exit code's to say."""
+        with super().capture_signals():
+            yield
+            cast("Any", self)._captured_signals.clear()  # noqa: SLF001 - uvicorn has no other way
 
     async def startup(self, sockets: Any = None) -> None:
         """Start as uvicorn does, with the deadline where uvicorn has no option for it."""

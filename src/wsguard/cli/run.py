@@ -49,6 +49,7 @@ _INSTEAD = {
 
 def run(
     app: str,
+    /,
     *uvicorn_options: Annotated[str, Parameter(allow_leading_hyphen=True)],
     origin: _LIST = None,
     host: _LIST = None,
@@ -77,7 +78,7 @@ def run(
     app
         The app as module:name, found from the current folder.
     uvicorn_options
-        uvicorn's own options, after --: wsguard run app:app -- --limit-concurrency 500
+        uvicorn's own options, behind two dashes: wsguard run app:app -- --limit-concurrency 500
     origin
         A page that may connect, like https://app.example.com; repeatable. Without it: the served host's own pages.
     host

@@ -136,7 +136,7 @@ class RunConfig(ServedConfig, kw_only=True, forbid_unknown_fields=True, omit_def
     route: list[RunRouteKeys] | None = None
 
 
-_FLAG_NAMES = {"origins": "origin", "hosts": "host"}
+_FLAG_NAMES = {"origins": "origin", "hosts": "host", "trusted_proxies": "trusted-proxy"}
 _TABLES: dict[str, Any] = {"limits": LimitKeys}
 _ROUTES: dict[Any, Any] = {GatewayConfig: RouteKeys, RunConfig: RunRouteKeys}
 Config = TypeVar("Config", bound=ServedConfig)

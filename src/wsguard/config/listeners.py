@@ -13,7 +13,7 @@ def read_tls_address(entry: str) -> tuple[str, int]:
     """Return address (or ``localhost``) and port. Raises ConfigurationError for anything else."""
     expected = "HOST:PORT with an address, like 0.0.0.0:443 or [::]:443"
     if entry.startswith(("plain:", "unix:")):
-        raise ConfigurationError("listen", repr(entry), f"{expected}: TLS always")
+        raise ConfigurationError("listen", repr(entry), f"{expected}: this one is TLS, always")
     host, _, port = entry.rpartition(":")
     if not (port.isascii() and port.isdigit()) or int(port) > _MAX_PORT or not host:
         raise ConfigurationError("listen", repr(entry), expected)

@@ -201,7 +201,7 @@ def _forwarded_hops(fields: Fields) -> list[_Hop] | None:
         if match[4] != ";":
             hops.append((pairs.get("for"), _scheme(pairs["proto"]) if "proto" in pairs else None))
             pairs = {}
-    if pairs or not hops:
+    if pairs or not hops or text.endswith(","):
         raise ForwardedSyntaxError("Forwarded does not follow its grammar")
     return hops
 

@@ -18,11 +18,11 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """What one bound is: *key*, *unit* (bytes, count, seconds), *default*, the allowed range, and why this number."""
+    """What one bound is: *key*, *unit* (bytes, count, seconds), *default* (None: not bounded), range, and why."""
 
     key: str
     unit: str
-    default: float
+    default: float | None
     minimum: float
     maximum: float
     meaning: str
@@ -66,19 +66,15 @@ BOUNDS: tuple[Bound, ...] = (
     Bound(
         "messages_per_second",
         "count",
-        0,
+        None,
         1,
         1_000_000,
-        "Messages of a client a second, as many at once; 0: not bounded.",
+        "Messages of a client a second, as many at once.",
         "Slack 1, Discord 2",
         "policy",
     ),
-    Bound(
-        "idle", "seconds", 0, 0.1, 86400, "Without a message of the client; 0: not bounded.", "an app's own", "policy"
-    ),
-    Bound(
-        "max_lifetime", "seconds", 0, 0.1, 31_536_000, "Of one socket; 0: not bounded.", "AWS API Gateway 2 h", "policy"
-    ),
+    Bound("idle", "seconds", None, 0.1, 86400, "Without a message of the client.", "an app's own", "policy"),
+    Bound("max_lifetime", "seconds", None, 0.1, 31_536_000, "Of one socket.", "AWS API Gateway 2 h", "policy"),
     Bound("fragments", "count", 131_072, 1, 16_777_216, "Fragments of one message.", "Autobahn sends 65,536"),
     Bound("frame_rate", "count", 1000, 10, 1_000_000, "Empty or control frames a second.", "far above any ping"),
     Bound(

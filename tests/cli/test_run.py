@@ -1,0 +1,320 @@
+"""`wsguard run`: an app behind TLS, the guard and deadlines, as a person starts it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from tests.asgi.server_process import free_port
+
+DEADLINE = 20.0
+APP = """
+import os
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route, WebSocketRoute
+
+async def echo(socket):
+    await socket.accept()
+    async for text in socket.iter_text():
+        await socket.send_text(text)
+
+async def page(request):
+    return PlainTextResponse(f"{request.url.scheme} {request.client.host if request.client else None} %d" % os.getpid())
+
+app = Starlette(routes=[Route("/", page), WebSocketRoute("/ws", echo)])
+
+def make():
+    return app
+"""
+GUARDED = """
+from plain_app import app
+from wsguard import Policy
+from wsguard.asgi import WebSocketGuard
+
+app.add_middleware(WebSocketGuard, policy=Policy(origins=["https://other.test"]))
+"""
+HANDSHAKE = (
+    "GET {target} HTTP/1.1\r\nHost: {host}\r\nOrigin: {origin}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{more}\r\n"
+)
+
+
+class Running:
+    """One ``wsguard run``, its JSON log, and its certificate's authority."""
+
+    def __init__(self, arguments: list[str], folder: Path, context: ssl.SSLContext | None, address: Any) -> None:
+        self.address = address
+        self.context = context
+        self._output = (folder / f"run-{time.monotonic_ns()}.log").open("w+b")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "wsguard", "run", *arguments],
+            cwd=folder,
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "XDG_DATA_HOME": str(folder / "data")},
+        )
+
+    def output(self) -> str:
+        return Path(self._output.name).read_text()
+
+    def wait_for(self, text: str, *, after: int = 0) -> str:
+        end = time.monotonic() + DEADLINE
+        while time.monotonic() < end and (self.process.poll() is None or text in self.output()[after:]):
+            for line in self.output()[after:].splitlines():
+                if text in line:
+                    return line
+            time.sleep(0.01)  # a file sends no event
+        raise AssertionError(f"no {text!r} in\n{self.output()}")
+
+    def connect(self) -> socket.socket:
+        if isinstance(self.address, str):
+            plain = socket.socket(socket.AF_UNIX)
+            plain.settimeout(DEADLINE)
+            plain.connect(self.address)
+            return plain
+        plain = socket.create_connection(self.address, timeout=DEADLINE)
+        return plain if self.context is None else self.context.wrap_socket(plain, server_hostname="app.test")
+
+    def ask(self, request: str) -> bytes:
+        with self.connect() as connection:
+            connection.sendall(request.encode())
+            answer = b""
+            while b"\r\n\r\n" not in answer and (data := connection.recv(65536)):
+                answer += data
+            return answer
+
+    def handshake(self, *, origin: str, host: str = "app.test", target: str = "/ws", more: str = "") -> bytes:
+        return self.ask(HANDSHAKE.format(origin=origin, host=host, target=target, more=more))
+
+    def stop(self) -> int:
+        if self.process.poll() is None:
+            self.process.terminate()
+        code = self.process.wait(DEADLINE)
+        self._output.close()
+        return code
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ssl.SSLContext]:
+    folder = tmp_path_factory.mktemp("run-certificates")
+    authority = trustme.CA()
+    leaf = authority.issue_cert("app.test", "other.test")
+    (folder / "cert.pem").write_bytes(b"".join(blob.bytes() for blob in leaf.cert_chain_pems))
+    (folder / "key.pem").write_bytes(leaf.private_key_pem.bytes())
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return folder, context
+
+
+Start = Callable[..., Running]
+
+
+@pytest.fixture
+def start(tmp_path: Path, certificates: tuple[Path, ssl.SSLContext]) -> Iterator[Start]:
+    """Start ``wsguard run`` with TLS on a free port; *arguments* come behind."""
+    (tmp_path / "plain_app.py").write_text(APP)
+    (tmp_path / "guarded_app.py").write_text(GUARDED)
+    folder, context = certificates
+    running: list[Running] = []
+
+    def begin(app: str, *arguments: str, listen: str | None = None, wait: bool = True) -> Running:
+        address: Any = ("127.0.0.1", free_port())
+        if listen is None:
+            files = ["--cert", str(folder / "cert.pem"), "--key", str(folder / "key.pem")]
+            where = ["--listen", f"127.0.0.1:{address[1]}", *files]
+        elif listen == "plain":
+            where = ["--listen", f"plain:127.0.0.1:{address[1]}"]
+        else:
+            address = str(tmp_path / "app.sock")
+            where = ["--listen", f"unix:{address}"]
+        secure = context if listen is None else None
+        begun = Running([app, *where, "--log-format", "json", *arguments], tmp_path, secure, address)
+        running.append(begun)
+        if wait:
+            begun.wait_for("Application startup complete")
+            begun.wait_for("running on")
+        return begun
+
+    yield begin
+    for one in running:
+        one.stop()
+
+
+def has_ended(connection: socket.socket) -> bool:
+    try:
+        return connection.recv(1) == b""
+    except (ConnectionError, ssl.SSLError):
+        return True
+
+
+def status(answer: bytes) -> int:
+    return int(answer.split(b" ", 2)[1])
+
+
+def test_an_app_without_a_guard_gets_one(start: Start) -> None:
+    """Without a policy the served host's own pages may connect, and nobody else's."""
+    run = start("plain_app:app")
+    assert json.loads(run.wait_for("run.starting"))["guard"] == "wsguard run"
+    assert status(run.handshake(origin="https://app.test")) == 101
+    assert status(run.handshake(origin="https://evil.test")) == 403
+    assert status(run.handshake(origin="https://app.test", host="evil.test")) == 421
+    assert run.stop() == 0
+
+
+def test_an_app_with_a_guard_keeps_to_it(start: Start) -> None:
+    """Two policies that nobody wrote would refuse each other's pages; a written one stands before the app's own."""
+    run = start("guarded_app:app")
+    assert json.loads(run.wait_for("run.starting"))["guard"] == "the app's own"
+    assert status(run.handshake(origin="https://other.test", host="other.test")) == 101
+    assert status(run.handshake(origin="https://app.test")) == 421
+    both = start("guarded_app:app", "--origin", "https://other.test", "--origin", "https://app.test")
+    assert status(both.handshake(origin="https://other.test", host="other.test")) == 101
+    assert status(both.handshake(origin="https://app.test")) == 421
+    assert status(both.handshake(origin="https://evil.test", host="other.test")) == 403
+
+
+def test_no_query_string_reaches_the_log(start: Start) -> None:
+    """uvicorn's own lines hold it for every socket; a query may be a secret (RULES §10)."""
+    run = start("plain_app:app", "--origin", "https://app.test")
+    assert status(run.handshake(origin="https://app.test", target="/ws?token=s3cret")) == 101
+    assert status(run.handshake(origin="https://evil.test", target="/ws?token=s3cret")) == 403
+    run.wait_for("handshake.refused")
+    run.wait_for("session.closed")
+    assert run.stop() == 0
+    assert "s3cret" not in run.output()
+    assert "without completing handshake" not in run.output()
+
+
+@pytest.mark.slow
+def test_slow_connections_end(start: Start, tmp_path: Path) -> None:
+    """uvicorn has no deadline for a head: a slow one, and a slow TLS handshake, cost a bounded time."""
+    config = tmp_path / "wsguard.toml"
+    config.write_text('[limits]\nhead_timeout = "1s"\ntls_handshake = "1s"\n')
+    run = start("plain_app:app", "--config", str(config))
+    with run.connect() as slow:
+        slow.sendall(b"GET / HTTP/1.1\r\nHost: app.test\r\n")
+        begun = time.monotonic()
+        assert slow.recv(1) == b""
+        assert 0.5 < time.monotonic() - begun < 5
+    with run.connect() as later:
+        later.sendall(b"GET / HTTP/1.1\r\nHost: app.test\r\n\r\n")
+        answer = b""
+        while b"\r\n\r\nhttps" not in answer:
+            answer += later.recv(65536)
+        later.sendall(b"GET / HTTP/1.1\r\n")
+        begun = time.monotonic()
+        assert later.recv(65536) == b""
+        assert 0.5 < time.monotonic() - begun < 5
+    with socket.create_connection(run.address, timeout=DEADLINE) as silent:
+        begun = time.monotonic()
+        assert silent.recv(1) == b""
+        assert time.monotonic() - begun < 5
+
+
+def test_connections_that_are_not_admitted_are_capped(start: Start, tmp_path: Path) -> None:
+    """One address may hold so many open heads and no more (RULES §9)."""
+    config = tmp_path / "wsguard.toml"
+    config.write_text("[limits]\npreauth_address = 2\n")
+    run = start("plain_app:app", "--config", str(config))
+    with run.connect() as first, run.connect() as second, run.connect() as third:
+        assert has_ended(third)
+        for held in (first, second):
+            held.sendall(b"GET / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n")
+            assert held.recv(65536).startswith(b"HTTP/1.1 200")
+    assert run.ask("GET / HTTP/1.1\r\nHost: app.test\r\n\r\n").startswith(b"HTTP/1.1 200")
+
+
+def test_behind_a_proxy(start: Start) -> None:
+    """plain: and unix: need a listed proxy, which must say https; the app sees the client that it names."""
+    said = "X-Forwarded-Proto: https\r\nX-Forwarded-For: 192.0.2.7\r\n"
+    for listen, proxy in (("plain", "127.0.0.1"), ("unix", "unix")):
+        run = start("plain_app:app", "--trusted-proxy", proxy, "--origin", "https://app.test", listen=listen)
+        assert status(run.handshake(origin="https://app.test", more=said)) == 101
+        assert status(run.handshake(origin="https://evil.test", more=said)) == 403
+        assert status(run.handshake(origin="https://app.test")) == 403
+        assert status(run.handshake(origin="https://app.test", more="X-Forwarded-Proto: http\r\n")) == 403
+        with run.connect() as connection:
+            connection.sendall(f"GET / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n{said}\r\n".encode())
+            assert b"https 192.0.2.7" in b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+@pytest.mark.slow
+def test_reload_starts_anew_with_the_guard(start: Start, tmp_path: Path) -> None:
+    """A changed file is served, and the policy stands before it as before."""
+    run = start("plain_app:app", "--reload", "--origin", "https://app.test", wait=False)
+    run.wait_for("Application startup complete")
+    assert status(run.handshake(origin="https://app.test")) == 101
+    mark = len(run.output())
+    (tmp_path / "plain_app.py").write_text(APP + "\n# changed\n")
+    run.wait_for("Application startup complete", after=mark)
+    assert status(run.handshake(origin="https://app.test")) == 101
+    assert status(run.handshake(origin="https://evil.test")) == 403
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["nothing:app"], "app: found 'nothing:app'"),
+        (["plain_app:app", "--listen", "plain:127.0.0.1:8000"], "trusted_proxies"),
+        (["plain_app:app", "--listen", "unix:"], "listen"),
+        (["plain_app:app", "--listen", "0.0.0.0:8443"], "cert"),
+        (["plain_app:app", "--trusted-proxy", "0.0.0.0/0"], "trust_any_proxy"),
+        (["plain_app:app", "--origin", "http://app.test"], "origins"),
+        (["plain_app:app", "--", "--proxy-headers"], "--trusted-proxy"),
+        (["plain_app:app", "--", "--host", "0.0.0.0"], "--listen"),
+        (["plain_app:app", "--", "--workers", "2"], "one process"),
+        (["plain_app:app", "--", "--no-such-option"], "uvicorn"),
+    ],
+)
+def test_what_cannot_be_served_says_what_to_write(arguments: list[str], told: str, tmp_path: Path) -> None:
+    """Exit code 2, one line, before anything is served."""
+    (tmp_path / "plain_app.py").write_text(APP)
+    done = subprocess.run(
+        [sys.executable, "-m", "wsguard", "run", *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        env={**os.environ, "XDG_DATA_HOME": str(tmp_path / "data")},
+        check=False,
+    )
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_options_of_uvicorn_stay_reachable(start: Start) -> None:
+    """What stands behind -- is uvicorn's: here a factory and the root path."""
+    run = start("plain_app:make", "--", "--factory", "--root-path", "/below", "--date-header")
+    answer = run.ask("GET / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200")
+
+
+def test_without_the_extra_the_command_says_what_to_install(tmp_path: Path) -> None:
+    """One line: which extra (LIBRARIES: a command whose extra is absent says in one line what to install)."""
+    (tmp_path / "uvicorn.py").write_text("raise ImportError('no uvicorn here', name='uvicorn')\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "wsguard", "run", "plain_app:app"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines() == [
+        "wsguard: wsguard run: found uvicorn not installed, expected pip install 'wsguard[run]'"
+    ]

@@ -1,0 +1,293 @@
+"""Who sent the handshake, and whether that credential may decide: the part of the engine behind the checks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from tests.engine.make import handshake, page
+from wsguard import Guard, Identity, Policy, Refusal, reasons
+from wsguard.engine.policy import Context
+from wsguard.engine.ports import Carriage
+from wsguard.vocabulary.decision import Accept, Decision, Refuse
+from wsguard.vocabulary.errors import ConfigurationError, ConfigurationErrors
+from wsguard.vocabulary.handshake import Handshake
+
+NOW = 1_000_000.0
+ALICE = Identity("alice", "app", "test")
+
+
+class Header:
+    """An authenticator that answers whatever the test put behind the name in its header."""
+
+    def __init__(self, answers: dict[bytes, Any], *, name: str = "key", carriage: Carriage = "explicit") -> None:
+        self.answers = answers
+        self.name = name
+        self.carriage: Carriage = carriage
+        self.asked = 0
+
+    async def authenticate(self, handshake: Handshake, context: Context) -> Identity | Refusal | None:
+        self.asked += 1
+        value = handshake.fields.first(b"x-" + self.name.encode())
+        answer = None if value is None else self.answers[value]
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+
+def decide(subject: Handshake, authenticators: Sequence[Header], **policy: Any) -> Decision:
+    written = {"origins": ["https://app.test"], "auth": [one.name for one in authenticators], **policy}
+    guard = Guard(Policy(**written), authenticators=authenticators, wall_clock=lambda: NOW)
+    return asyncio.run(guard.decide(subject, guard.client_of(subject)))
+
+
+def code(decision: Decision) -> str | None:
+    return decision.reason.code if isinstance(decision, Refuse) else None
+
+
+def test_a_credential_gives_the_identity() -> None:
+    """The acceptance names who it is; nobody else is asked once one has answered."""
+    second = Header({b"1": ALICE}, name="second")
+    decision = decide(handshake({"X-Key": "1"}), [Header({b"1": ALICE}), second])
+    assert isinstance(decision, Accept)
+    assert decision.identity == ALICE
+    assert second.asked == 0
+
+
+def test_no_credential_is_401_with_a_challenge() -> None:
+    """RFC 6750 §3: no error code where nothing was sent."""
+    decision = decide(handshake(), [Header({})])
+    assert isinstance(decision, Refuse)
+    assert (decision.status, decision.reason.code, decision.headers) == (
+        401,
+        "credential.missing",
+        (("WWW-Authenticate", "Bearer"),),
+    )
+
+
+def test_a_bad_credential_never_falls_through() -> None:
+    """The next kind is not asked: it might say yes to somebody else (RULES §7)."""
+    second = Header({b"1": ALICE}, name="second")
+    bad = Header({b"1": Refusal(reasons.CREDENTIAL_INVALID)})
+    decision = decide(handshake({"X-Key": "1", "X-Second": "1"}), [bad, second])
+    assert isinstance(decision, Refuse)
+    assert (decision.reason.code, decision.headers) == (
+        "credential.invalid",
+        (("WWW-Authenticate", 'Bearer error="invalid_token"'),),
+    )
+    assert second.asked == 0
+
+
+@pytest.mark.parametrize("answer", [ValueError("secret"), KeyError("x"), True, "alice", ("alice",), Identity])
+def test_whatever_is_no_answer_refuses(answer: Any) -> None:
+    """Fail closed: 503, and the error's text reaches nobody."""
+    decision = decide(handshake({"X-Key": "1"}), [Header({b"1": answer})])
+    assert isinstance(decision, Refuse)
+    assert decision.status == 503
+    assert decision.reason.code in {"credential.unavailable", "policy.bad_verdict"}
+    assert "secret" not in decision.detail
+
+
+@pytest.mark.parametrize(
+    ("expires_at", "expected"), [(NOW, "credential.expired"), (NOW - 1, "credential.expired"), (NOW + 1, None)]
+)
+def test_an_expired_identity_opens_nothing(expires_at: float, expected: str | None) -> None:
+    """An authenticator that forgets to look is no way in; `exp` is exact (RULES §7)."""
+    one = Identity("alice", "app", "test", expires_at=expires_at)
+    assert code(decide(handshake({"X-Key": "1"}), [Header({b"1": one})])) == expected
+
+
+def test_an_authenticator_that_hangs_is_bounded() -> None:
+    """The decision has a deadline of its own: 503 `policy.slow`, whatever it waits for."""
+    from wsguard import Limits
+
+    class Hanging(Header):
+        async def authenticate(self, handshake: Handshake, context: Context) -> Identity | Refusal | None:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    guard = Guard(
+        Policy(origins=["https://app.test"], auth=["key"]), authenticators=[Hanging({})], limits=Limits(decision=0.1)
+    )
+    subject = handshake()
+    assert code(asyncio.run(guard.decide(subject, guard.client_of(subject)))) == "policy.slow"
+
+
+# --- carriage ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_ambient_credential_never_decides_alone() -> None:
+    """A cookie rides on a foreign page's handshake too: it counts only where the origin is listed (CWE-1385)."""
+    cookie = Header({b"1": ALICE}, name="cookie", carriage="ambient")
+    for origin, expected in (("https://app.test", None), ("https://evil.test", "origin.not_allowed")):
+        assert code(decide(handshake({"X-Cookie": "1", "Origin": origin}), [cookie])) == expected
+    without = handshake({"X-Cookie": "1", "Origin": None})
+    assert code(decide(without, [cookie], allow_missing_origin=True)) == "credential.ambient"
+    null = handshake({"X-Cookie": "1", "Origin": "null"})
+    assert code(decide(null, [cookie], allow_null_origin=True)) == "credential.ambient"
+    explicit = Header({b"1": ALICE})
+    assert code(decide(handshake({"X-Key": "1", "Origin": None}), [explicit], allow_missing_origin=True)) is None
+
+
+@pytest.mark.parametrize("origins", [None, (), ["https://*.app.test"]])
+def test_a_policy_whose_ambient_credential_cannot_be_trusted_does_not_start(origins: Any) -> None:
+    """Beside an ambient authenticator origins are written out, without patterns."""
+    cookie = Header({}, name="cookie", carriage="ambient")
+    with pytest.raises(ConfigurationError, match="origins"):
+        Guard(Policy(origins=origins, hosts=["app.test"], auth=["cookie"]), authenticators=[cookie])
+    Guard(Policy(origins=origins, hosts=["app.test"], auth=["key"]), authenticators=[Header({})])
+
+
+def test_a_pattern_beside_a_cookie_needs_a_word() -> None:
+    """`allow_pattern_with_ambient`, and the log names it at start."""
+    policy = Policy(origins=["https://*.app.test"], auth=["cookie"], allow_pattern_with_ambient=True)
+    guard = Guard(policy, authenticators=[Header({}, name="cookie", carriage="ambient")])
+    assert any("allow_pattern_with_ambient" in notice for notice in guard.notices)
+
+
+# --- refusal="close" --------------------------------------------------------------------------------------------------
+
+
+def test_a_script_is_told_why_only_behind_the_origin_check() -> None:
+    """`refusal="close"`: a credential's refusal may be told by a close code; every earlier one keeps its status."""
+    told = decide(handshake(), [Header({})], refusal="close")
+    assert isinstance(told, Refuse)
+    assert told.close_code == 3000
+    forbidden = decide(
+        handshake({"X-Cookie": "1", "Origin": None}),
+        [Header({b"1": ALICE}, name="cookie", carriage="ambient")],
+        refusal="close",
+        allow_missing_origin=True,
+    )
+    assert isinstance(forbidden, Refuse)
+    assert forbidden.close_code == 3003
+    for early in (
+        handshake({"Origin": "https://evil.test"}),
+        handshake({"Host": "evil.test"}),
+        handshake(secure=False),
+    ):
+        refused = decide(early, [Header({})], refusal="close")
+        assert isinstance(refused, Refuse)
+        assert refused.close_code is None
+
+
+# --- pages under an authenticated route -------------------------------------------------------------------------------
+
+
+def test_pages_are_judged_like_the_socket() -> None:
+    """An attacker takes the fallback transport otherwise: same origins, same credentials (RULES §1)."""
+    key = Header({b"1": ALICE, b"bad": Refusal(reasons.CREDENTIAL_INVALID)})
+    cookie = Header({b"1": ALICE}, name="cookie", carriage="ambient")
+    both = [cookie, key]
+    assert code(decide(page(), both)) == "credential.missing"
+    assert code(decide(page({"X-Cookie": "1"}), both)) is None
+    assert code(decide(page({"X-Cookie": "1", "Origin": "https://app.test"}, method="POST"), both)) is None
+    assert (
+        code(decide(page({"X-Cookie": "1", "Origin": "https://evil.test"}, method="POST"), both))
+        == "origin.not_allowed"
+    )
+    assert code(decide(page({"X-Cookie": "1", "Sec-Fetch-Site": "cross-site"}), both)) == "fetch.site"
+    assert code(decide(page({"X-Cookie": "1"}, method="POST"), both)) == "fetch.site"
+    link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+    assert code(decide(page({**link, "X-Cookie": "1"}), both)) is None
+    assert code(decide(page(link), both)) == "credential.missing"
+
+
+def test_an_explicit_header_needs_no_origin_on_a_page() -> None:
+    """A script put it there on purpose; a bad one is told as such, not as a foreign origin's."""
+    key = Header({b"1": ALICE, b"bad": Refusal(reasons.CREDENTIAL_INVALID)})
+    cookie = Header({b"1": ALICE}, name="cookie", carriage="ambient")
+    foreign = {"Origin": "https://evil.test", "Sec-Fetch-Site": "cross-site"}
+    assert code(decide(page({**foreign, "X-Key": "1"}, method="POST"), [cookie, key])) is None
+    assert code(decide(page({**foreign, "X-Key": "bad"}, method="POST"), [cookie, key])) == "credential.invalid"
+    assert code(decide(page(foreign, method="POST"), [cookie, key])) == "origin.not_allowed"
+    assert code(decide(page({**foreign, "X-Cookie": "1"}, method="POST"), [cookie, key])) == "origin.not_allowed"
+    assert code(decide(handshake({"Origin": "https://evil.test", "X-Key": "1"}), [cookie, key])) == "origin.not_allowed"
+
+
+def test_a_preflight_of_a_listed_origin_goes_to_the_app() -> None:
+    """It can carry no credential; of any other origin it is 403."""
+    ask = {"Access-Control-Request-Method": "POST"}
+    key = [Header({})]
+    assert code(decide(page({**ask, "Origin": "https://app.test"}, method="OPTIONS"), key)) is None
+    assert code(decide(page({**ask, "Origin": "https://evil.test"}, method="OPTIONS"), key)) == "origin.not_allowed"
+    assert code(decide(page({"Origin": "https://app.test"}, method="OPTIONS"), key)) == "credential.missing"
+
+
+def test_an_open_page_is_asked_nothing() -> None:
+    """The app's own login must be reachable: `http="open"`, and a route that is anonymous."""
+    key = Header({})
+    assert code(decide(page(), [key], http="open")) is None
+    assert key.asked == 0
+    guard = Guard(
+        routes={
+            "/ws/*": Policy(origins=["https://app.test"], auth=["key"]),
+            "/*": Policy(origins=["https://app.test"], auth=["key"], anonymous=True),
+        },
+        authenticators=[key],
+    )
+    for subject in (page(), handshake(target=b"/other")):
+        assert isinstance(asyncio.run(guard.decide(subject, guard.client_of(subject))), Accept)
+    assert key.asked == 0
+
+
+# --- a policy that cannot work ----------------------------------------------------------------------------------------
+
+
+def test_what_cannot_work_is_told_all_at_once() -> None:
+    """Each with what to write: an unknown name and the nearest, a route without auth, one that is hidden."""
+    policy = Policy(origins=["https://app.test"], auth=["kye"])
+    with pytest.raises(ConfigurationErrors) as raised:
+        Guard(
+            routes={
+                "/ws/*": policy,
+                "/ws/chat": Policy(origins=["https://app.test"], auth=["key"]),
+                "/else": Policy(origins=["https://app.test"]),
+                "no-slash": Policy(origins=["https://app.test"], anonymous=True),
+            },
+            authenticators=[Header({})],
+        )
+    text = str(raised.value)
+    assert "did you mean 'key'?" in text
+    assert "'/ws/chat' behind '/ws/*', which hides it" in text
+    assert "routes /else: auth: found nothing" in text
+    assert "'no-slash'" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"origins": None}, "hosts"),
+        ({"origins": "https://app.test"}, "a list"),
+        ({"origins": ["https://app.test"], "auth": []}, "auth"),
+        ({"origins": ["https://app.test"], "auth": "key"}, "auth"),
+        ({"origins": ["https://app.test"], "http": "closed"}, "http"),
+        ({"origins": ["https://app.test"], "refusal": "redirect"}, "refusal"),
+        ({"origins": ["https://app.test"], "idle": 0}, "idle"),
+        ({"origins": ["https://app.test"], "idle": "30s"}, "idle"),
+        ({"origins": ["https://app.test"], "max_message": 1.5}, "max_message"),
+        ({"origins": ["https://app.test"], "messages_per_second": True}, "messages_per_second"),
+        ({"origins": ["https://app.test"], "max_lifetime": -1.0}, "max_lifetime"),
+    ],
+)
+def test_a_policy_that_cannot_work_says_what_to_write(arguments: dict[str, Any], told: str) -> None:
+    """At construction, by the name of the argument."""
+    with pytest.raises(ConfigurationError, match=told):
+        Policy(**arguments)
+
+
+def test_a_guard_is_made_of_one_thing() -> None:
+    """Neither nothing nor two things; nothing of an authenticator's may be ambiguous."""
+    policy = Policy(origins=["https://app.test"])
+    for arguments in ({}, {"policy": policy, "routes": {"/*": policy}}, {"routes": {}}):
+        with pytest.raises(ConfigurationError):
+            Guard(**arguments)  # type: ignore[arg-type]
+    odd: Any = Header({}, carriage="implicit")  # type: ignore[arg-type]
+    keyed = Policy(origins=["https://app.test"], auth=["key"])
+    with pytest.raises(ConfigurationError, match="carriage"):
+        Guard(keyed, authenticators=[odd])
+    with pytest.raises(ConfigurationError, match="two of the name"):
+        Guard(keyed, authenticators=[Header({}), Header({})])
