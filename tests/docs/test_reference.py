@@ -49,9 +49,9 @@ def test_a_generated_file_is_up_to_date(path: Path) -> None:
 
 
 def test_no_page_stands_in_the_reference_that_nobody_makes() -> None:
-    assert {path.relative_to(ROOT) for path in (ROOT / "docs" / "reference").iterdir()} == set(FILES) - {
-        SCHEMA.relative_to(ROOT)
-    }
+    pages = {path.relative_to(ROOT) for path in (ROOT / "docs" / "reference").iterdir()}
+    # That one is made by tests/asgi, which runs the servers.
+    assert pages - {Path("docs/reference/asgi-servers.md")} == {path for path in FILES if path.suffix == ".md"}
 
 
 @pytest.mark.parametrize("reason", [pytest.param(reason, id=reason.code) for reason in all_reasons()])
