@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 from wsguard.vocabulary.host import Host
 from wsguard.vocabulary.origin import Origin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from wsguard.engine.policy import Context
     from wsguard.vocabulary.decision import Refusal
@@ -75,4 +76,67 @@ class Authenticator(Protocol):
         A credential that is there and does not verify is a Refusal, never None: a bad one must not fall through to
         the next kind. Any exception refuses (503).
         """
+        ...
+
+
+class TokenVerifier(Protocol):
+    """Verifies bearer tokens; it may have to fetch keys first."""
+
+    async def verify(self, token: str, now: float) -> Identity | Refusal:
+        """Say whose *token* it is at *now* (Unix seconds), or why it is refused. Any exception refuses (503)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """
+    What `Store.take` found: the *value* for the first who takes it, afterwards the *mark* that the first one left.
+
+    Both are None where there is nothing under the key, or no longer.
+    """
+
+    value: bytes | None = None
+    mark: bytes | None = None
+
+
+class Store(Protocol):
+    """
+    Shared state behind one small interface: values that are taken once, and streams that everybody reads.
+
+    Keys and values are bytes of ours (hashes, records); nothing secret is put there. Times are Unix seconds. Every
+    method may raise; whoever calls refuses then (503 ``store.unavailable``).
+    """
+
+    @property
+    def name(self) -> str:
+        """Eight hexadecimal digits that name this store, the same in every process that shares it."""
+        ...
+
+    @property
+    def is_shared(self) -> bool:
+        """Tell whether other processes see the same state."""
+        ...
+
+    async def put(self, space: str, key: bytes, value: bytes, *, expires_at: float, now: float) -> None:
+        """Keep *value* under (*space*, *key*) until *expires_at*. Raises StoreFull where its bound is reached."""
+        ...
+
+    async def take(self, space: str, key: bytes, *, mark: bytes, now: float) -> Taken:
+        """
+        Take the value of (*space*, *key*), atomically: exactly one of all who ask at once gets it.
+
+        It leaves *mark* in its place until the value's expiry, which tells a replay from what never was.
+        """
+        ...
+
+    async def append(self, stream: str, value: bytes, *, expires_at: float, now: float) -> int:
+        """Append *value* to *stream*, where it stays until *expires_at*; return its number, which only grows."""
+        ...
+
+    async def read(self, stream: str, *, after: int, now: float) -> Sequence[tuple[int, bytes]]:
+        """Return what *stream* holds behind the number *after*, in order."""
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of files and threads. A store that is closed raises."""
         ...

@@ -14,6 +14,8 @@ The errors of wsguard, one tree.
     ├── OutboundError             an outgoing call that brought no answer (names the host and why)
     │   ├── OutboundRefused       our own door did not let it out, or was sent elsewhere by a redirect
     │   └── OutboundFailed        it went out, and nobody answered in time, in size and as HTTP
+    ├── StoreError                a store that is down, locked or closed; whoever asks it refuses
+    │   └── StoreFull             it holds as much as its bound allows
     └── UpstreamFailure           the upstream is unreachable, slow, or answers what it must not (carries the Reason)
 
 An error names the thing, the value (never a secret) and the way out. What a peer is told is never an error's text.
@@ -128,6 +130,14 @@ class OutboundRefused(OutboundError):
 
 class OutboundFailed(OutboundError):
     """The call was made in vain: unreachable, a wrong certificate, too slow, too large, encoded, no HTTP."""
+
+
+class StoreError(WSGuardError):
+    """The store is down, locked or closed. Whoever asks it refuses (503), and accepts nothing."""
+
+
+class StoreFull(StoreError):
+    """The store holds as many values as its bound allows."""
 
 
 class UpstreamFailure(WSGuardError):

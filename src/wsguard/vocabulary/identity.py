@@ -11,7 +11,8 @@ class Identity:
     One authenticated subject.
 
     *method* is how it was shown (``bearer``, ``api_key`` …), *credential_id* names the credential without being it,
-    *sid* the login session (OIDC), *expires_at* Unix seconds or None where the credential has no end.
+    *sid* the login session (OIDC), *expires_at* Unix seconds or None where the credential has no end, *issued_at* when
+    it was issued, or None where nobody knows: then it counts as older than any revocation.
     """
 
     subject: str
@@ -22,3 +23,4 @@ class Identity:
     credential_id: str | None = None
     sid: str | None = None
     expires_at: float | None = None
+    issued_at: float | None = None
