@@ -36,8 +36,10 @@ class FunctionList(OpenList[Candidate]):
     """
 
     def __init__(self, key: str, function: Callable[[str], Awaitable[bool]], *, limits: Limits, clock: Clock) -> None:
-        self.name = f"function {_name_of(function)}"
-        if not _is_async(function):
+        inner = _unwrapped(function)
+        self.name = f"function {getattr(inner, '__name__', type(inner).__name__)}"
+        # An object with `async def __call__` is as good as a function.
+        if not any(inspect.iscoroutinefunction(one) for one in (inner, getattr(inner, "__call__", None))):  # noqa: B004
             raise ConfigurationError(key, f"{self.name}, which is not async", _EXPECTED)
         self._function = function
         self._limits = limits
@@ -116,15 +118,10 @@ class FunctionList(OpenList[Candidate]):
                 self._answers.popitem(last=False)
 
 
-def _is_async(function: Callable[..., object]) -> bool:
-    # An object with `async def __call__` is as good as a function.
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
-
-
-def _name_of(function: Callable[..., object]) -> str:
+def _unwrapped(function: Callable[..., object]) -> Callable[..., object]:
     while isinstance(function, functools.partial):
         function = cast("functools.partial[object]", function).func
-    return str(getattr(function, "__name__", type(function).__name__))
+    return function
 
 
 def _place(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -20,14 +21,14 @@ if TYPE_CHECKING:
 Candidate = TypeVar("Candidate")
 
 
-class OpenList(Generic[Candidate]):
+class OpenList(ABC, Generic[Candidate]):
     """One list of a policy. *name* is what the decision log calls it: ``file:PATH``, a URL, ``function NAME``."""
 
     name: str
 
+    @abstractmethod
     async def allows(self, candidate: Candidate) -> bool:
         """Tell whether *candidate* is on the list. Raises ListUnavailable where nobody can say; that refuses (503)."""
-        raise NotImplementedError
 
     def start(self) -> None:
         """Begin what has to run in the background, on the running loop. Called for every decision; cheap if it runs."""

@@ -48,7 +48,6 @@ _HTTPS_PORT = 443
 _VISIBLE_ASCII = re.compile(r"[\x21-\x7e]*", re.ASCII)
 _OURS = frozenset({"accept-encoding", "connection", "content-length", "host", "te", "transfer-encoding", "upgrade"})
 _REDIRECTS = frozenset({300, 301, 302, 303, 305, 307, 308})
-_FIRST_FINAL_STATUS = 200
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 # Not for the public Internet (IANA special-purpose registries), or a wrapping of IPv4 that hides where a packet goes.
 # What `ipaddress` calls global has changed between patch releases of Python; these do not depend on it.
@@ -353,16 +352,14 @@ async def _answered(
     except BaseException:
         await half_open.aclose()
         raise
-    async with contextlib.aclosing(response):
+    async with contextlib.aclosing(response), contextlib.aclosing(response.aiter_raw()) as parts:
         status, fields = response.status_code, Fields(response.headers.raw)
         if status in _REDIRECTS:
             raise OutboundRefused(host, f"it redirects (status {status}), and redirects are not followed")
-        if status < _FIRST_FINAL_STATUS:
-            raise OutboundFailed(host, f"it answered status {status}, which nobody asked for")
         if any(coding.lower() != b"identity" for coding in fields.list_members(b"content-encoding")):
             raise OutboundFailed(host, "its answer is compressed, which was not asked for")
         body = bytearray()
-        async for part in response.aiter_raw():
+        async for part in parts:
             body += part
             if len(body) > max_body:
                 raise OutboundFailed(host, f"its answer is larger than {max_body} bytes")

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from wsguard.identity.open_list import Candidate, Entries, OpenList
@@ -27,7 +27,7 @@ class _Poll:
     """The poll of one loop. *answered* is set once its first call has ended, well or not."""
 
     task: asyncio.Task[None]
-    answered: asyncio.Event = field(default_factory=asyncio.Event)
+    answered: asyncio.Event
 
 
 class PolledList(OpenList[Candidate]):
@@ -97,7 +97,10 @@ class PolledList(OpenList[Candidate]):
                 await self._pause(delay)
         finally:
             answered.set()
-            await self._outbound.aclose()
+            # Where the list was stopped and started at once, the connection is the new task's.
+            poll = self._polls.get(asyncio.get_running_loop())
+            if poll is None or poll.answered is answered:
+                await self._outbound.aclose()
 
     async def _poll_once(self) -> float:
         """Fetch the list once and return how many seconds to wait for the next time."""
