@@ -291,3 +291,88 @@ def test_a_guard_is_made_of_one_thing() -> None:
         Guard(keyed, authenticators=[odd])
     with pytest.raises(ConfigurationError, match="two of the name"):
         Guard(keyed, authenticators=[Header({}), Header({})])
+
+
+# --- what the identity must hold --------------------------------------------------------------------------------------
+
+
+def test_a_route_requires_scopes_and_groups() -> None:
+    """All of them; a valid credential without them is 403, and says which scopes are wanted (RFC 6750 §3.1)."""
+    writer = Identity(
+        "alice", "app", "test", scopes=frozenset({"chat:read", "chat:write"}), groups=frozenset({"staff"})
+    )
+    key = [Header({b"1": writer})]
+    subject = handshake({"X-Key": "1"})
+    assert code(decide(subject, key, require={"scopes": ["chat:write"], "groups": ["staff"]})) is None
+    lacking = decide(subject, key, require={"scopes": ["chat:write", "admin"]})
+    assert isinstance(lacking, Refuse)
+    assert (lacking.status, lacking.reason.code, lacking.detail) == (403, "authorization.scope", "admin")
+    assert lacking.headers == (("WWW-Authenticate", 'Bearer error="insufficient_scope", scope="admin chat:write"'),)
+    assert code(decide(subject, key, require={"groups": ["staff", "board"]})) == "authorization.group"
+    told = decide(subject, key, require={"groups": ["board"]}, refusal="close")
+    assert isinstance(told, Refuse)
+    assert told.close_code == 3003
+
+
+@pytest.mark.parametrize(
+    "require", [{"scope": ["chat"]}, {"scopes": "chat"}, {"scopes": []}, {"scopes": ["chat"], "roles": ["x"]}]
+)
+def test_a_requirement_that_is_none_stops_the_start(require: Any) -> None:
+    """A typing error must not require nothing."""
+    with pytest.raises(ConfigurationError, match="require"):
+        Policy(origins=["https://app.test"], auth=["key"], require=require)
+    with pytest.raises(ConfigurationError, match="auth"):
+        Policy(origins=["https://app.test"], require={"scopes": ["chat"]})
+
+
+# --- clients that are no browsers -------------------------------------------------------------------------------------
+
+
+class InHeader(Header):
+    """One whose credential stands in a header field."""
+
+    in_header = True
+
+
+@pytest.mark.parametrize("origin", [None, "https://evil.test", "http://app.test", "null"])
+def test_a_header_credential_takes_the_place_of_an_origin(origin: str | None) -> None:
+    """No browser's WebSocket can set a header: who sends one is a program; but a bad one, or another kind, is not enough."""
+    key = InHeader({b"1": ALICE, b"bad": Refusal(reasons.CREDENTIAL_INVALID)})
+    other = Header({b"1": ALICE}, name="other")
+    cookie = Header({b"1": ALICE}, name="cookie", carriage="ambient")
+    all_of_them = [other, cookie, key]
+    policy: dict[str, Any] = {"origin_required": "unless-header-credential"}
+    good = decide(handshake({"Origin": origin, "X-Key": "1", "Cookie": "a=b"}), all_of_them, **policy)
+    assert isinstance(good, Accept)
+    assert good.drop_cookies
+    assert code(decide(handshake({"Origin": origin, "X-Key": "bad"}), all_of_them, **policy)) == "credential.invalid"
+    for name in ("X-Other", "X-Cookie", "X-Nothing"):
+        refused = code(decide(handshake({"Origin": origin, name: "1"}), all_of_them, **policy))
+        assert refused is not None
+        assert refused.startswith("origin.")
+    strict = code(decide(handshake({"Origin": origin, "X-Key": "1"}), all_of_them))
+    assert strict is not None
+    assert strict.startswith("origin.")
+    malformed = decide(handshake({"Origin": "https://a.test https://b.test", "X-Key": "1"}), all_of_them, **policy)
+    assert code(malformed) == "origin.malformed"
+
+
+def test_a_listed_origin_keeps_its_cookies_beside_a_header_credential() -> None:
+    """Only an unlisted page's cookies are dropped."""
+    key = InHeader({b"1": ALICE})
+    good = decide(handshake({"X-Key": "1"}), [key], origin_required="unless-header-credential")
+    assert isinstance(good, Accept)
+    assert not good.drop_cookies
+
+
+def test_a_route_may_refuse_browsers() -> None:
+    """Every handshake with an Origin is refused, a listed one too; one without passes and needs no list."""
+    key = [Header({b"1": ALICE})]
+    policy: dict[str, Any] = {"origins": None, "hosts": ["app.test"], "browsers": "refuse"}
+    assert code(decide(handshake({"X-Key": "1", "Origin": None}), key, **policy)) is None
+    for origin in ("https://app.test", "null", "nonsense"):
+        assert code(decide(handshake({"X-Key": "1", "Origin": origin}), key, **policy)) == "origin.browser"
+    basic = [Header({b"1": ALICE}, name="basic", carriage="ambient")]
+    assert code(decide(handshake({"X-Basic": "1", "Origin": None}), basic, **policy)) is None
+    with pytest.raises(ConfigurationError, match="origins"):
+        decide(handshake(), [Header({}, name="cookie", carriage="ambient")], **policy)

@@ -77,6 +77,8 @@ def forwarded_fields(handshake: Handshake, accept: Accept, upstream: UpstreamNam
     Order and spelling are kept. Origin and Host go on as received unless the policy names others (after our verdict).
     """
     dropped = _dropped_names(handshake)
+    if accept.drop_cookies:
+        dropped.add(b"cookie")
     fields: RawFields = []
     for name, value in handshake.fields:
         lower = name.lower()
@@ -149,11 +151,8 @@ def app_fields(handshake: Handshake, accept: Accept) -> RawFields:
 
     Framing, ``Connection`` and extensions stay: the server has acted on them. Secrets among the subprotocols do not.
     """
-    fields = [
-        (name, value)
-        for name, value in handshake.fields
-        if name.lower() != b"sec-websocket-protocol" and not is_managed(name)
-    ]
+    dropped = {b"sec-websocket-protocol", b"cookie"} if accept.drop_cookies else {b"sec-websocket-protocol"}
+    fields = [(name, value) for name, value in handshake.fields if name.lower() not in dropped and not is_managed(name)]
     offered = accept.subprotocols.forwarded
     if offered:
         fields.append((b"sec-websocket-protocol", ", ".join(offered).encode("ascii")))

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from wsguard.engine.authentication import authenticate, is_preflight
+from wsguard.engine.authorization import Requirement
+from wsguard.engine.carriage import in_header
 from wsguard.engine.checks.host import HostRules
 from wsguard.engine.checks.origin import OriginRules
 from wsguard.engine.ports import KeptList
@@ -24,7 +26,7 @@ from wsguard.vocabulary.host import Host, HostSyntaxError
 from wsguard.vocabulary.origin import Origin, OriginSyntaxError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from wsguard.engine.checks import Check
     from wsguard.engine.routes import Route, RouteTable
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     Entries = Sequence[str] | KeptList | Callable[[str], Awaitable[bool]]
 
 PageRule = Literal["open", "same-policy", "plain"]
+OriginRequired = Literal["always", "unless-header-credential"]
+Browsers = Literal["allow", "refuse"]
 RefusalForm = Literal["status", "close"]
 _LOOPBACK_NAMES = ("localhost", "*.localhost", "127.0.0.1", "[::1]")
 
@@ -50,9 +54,14 @@ class Policy:
     the same kinds.
 
     *auth*: the names of the authenticators that open the socket, any of them; None leaves authentication to the app,
-    and *anonymous* says so where the guard has authenticators. *http*: what plain HTTP under the route is asked
-    (``open``, ``same-policy``, ``plain``); by default ``same-policy`` with authenticators, else ``open``. *refusal*:
-    ``close`` tells a browser's script why its credential was refused, by a socket that is opened and closed at once.
+    and *anonymous* says so where the guard has authenticators. *require*: what the identity must hold, as
+    ``{"scopes": ["chat"], "groups": ["staff"]}``. *origin_required*: ``unless-header-credential`` lets a client with an
+    unlisted or missing Origin in by a valid credential in a header, which no browser's WebSocket can set.
+    *browsers*: ``refuse`` refuses every handshake with an Origin and lets those without one pass.
+
+    *http*: what plain HTTP under the route is asked (``open``, ``same-policy``, ``plain``); by default ``same-policy``
+    with authenticators, else ``open``. *refusal*: ``close`` tells a browser's script why its credential was refused, by
+    a socket that is opened and closed at once.
 
     *max_message* (bytes), *messages_per_second*, *idle* and *max_lifetime* (seconds) bound a live socket; the ranges
     stand in ``bounds.BOUNDS``, None means not bounded here.
@@ -74,6 +83,9 @@ class Policy:
     insecure_loopback: bool = False
     auth: Sequence[str] | None = None
     anonymous: bool = False
+    require: Mapping[str, Sequence[str]] | None = None
+    origin_required: OriginRequired = "always"
+    browsers: Browsers = "allow"
     http: PageRule | None = None
     refusal: RefusalForm = "status"
     compression: bool = False
@@ -87,11 +99,13 @@ class Policy:
     host_rules: HostRules = field(init=False, repr=False)
     page_rule: PageRule = field(init=False, repr=False)
     socket_limits: SocketLimits | None = field(init=False, repr=False)
+    requirement: Requirement = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Normalise every entry once, so that nothing is parsed per connection."""
         object.__setattr__(self, "origin_rules", self._read_origins())
         object.__setattr__(self, "host_rules", self._read_hosts())
+        object.__setattr__(self, "requirement", Requirement.read(self.require))
         _check_words(self)
         for key in ("max_message", "messages_per_second", "idle", "max_lifetime"):
             if getattr(self, key) is not None:
@@ -160,6 +174,14 @@ def _check_words(policy: Policy) -> None:
         raise ConfigurationError("auth", repr(policy.auth), 'a list of names like ["bearer"], or anonymous = true')
     if policy.http not in (None, "open", "same-policy", "plain"):
         raise ConfigurationError("http", repr(policy.http), '"open", "same-policy" or "plain"')
+    if policy.origin_required not in ("always", "unless-header-credential"):
+        raise ConfigurationError(
+            "origin_required", repr(policy.origin_required), '"always" or "unless-header-credential"'
+        )
+    if policy.browsers not in ("allow", "refuse"):
+        raise ConfigurationError("browsers", repr(policy.browsers), '"allow" or "refuse"')
+    if policy.require and not policy.authenticates:
+        raise ConfigurationError("require", repr(dict(policy.require)), "auth, which says who it is, beside it")
     if policy.refusal not in ("status", "close"):
         raise ConfigurationError("refusal", repr(policy.refusal), '"status" or "close"')
 
@@ -173,6 +195,7 @@ class Context:
     default: Policy
     route: Route | None
     client: Client
+    is_handshake: bool = True
     now: float = 0.0
     origin_listed: str = ""
     host_served: bool = False
@@ -191,6 +214,11 @@ class Context:
     def origin_rules(self) -> OriginRules:
         """The allow-list that was written out."""
         return self.policy.origin_rules
+
+    @property
+    def takes_header_credential(self) -> bool:
+        """Tell whether a credential in a header field, which no browser's WebSocket can set, could decide here."""
+        return self.route is not None and any(in_header(one) for one in self.route.authenticators)
 
     @property
     def takes_explicit_header(self) -> bool:
@@ -222,7 +250,7 @@ async def decide(
 
     client = Client(handshake.peer, handshake.secure) if client is None else client
     route = table.find(handshake.raw_path)
-    context = Context(table, limits, table.routes[0].policy, route, client, now)
+    context = Context(table, limits, table.routes[0].policy, route, client, handshake.is_handshake, now)
     refused = await _ask_lists(handshake, context)
     if refused is not None:
         return refused
@@ -250,6 +278,9 @@ async def _authenticated(handshake: Handshake, context: Context, route: Route) -
     identity = await authenticate(handshake, context, route.authenticators)
     if isinstance(identity, Refusal):
         return _refused(handshake, policy, identity)
+    lacking = policy.requirement.refusal(identity)
+    if lacking is not None:
+        return _refused(handshake, policy, lacking)
     return _accept(context, route, identity)
 
 
@@ -320,6 +351,7 @@ def _accept(context: Context, route: Route, identity: Identity | None) -> Accept
         max_message=policy.max_message,
         limits=policy.socket_limits,
         source=context.source,
+        drop_cookies=context.unless_explicit is not None and context.is_handshake,
         compression=policy.compression,
         upstream_host=policy.upstream_host,
         upstream_origin=policy.upstream_origin,

@@ -56,7 +56,9 @@ class Authenticator(Protocol):
     """
     Turns a credential in the handshake into an Identity, or says "not mine", or refuses.
 
-    A policy names it in ``auth``; one that no policy names is never asked.
+    A policy names it in ``auth``; one that no policy names is never asked. An explicit one whose credential stands in a
+    header field, which no browser's WebSocket can set, may say so by an attribute ``in_header = True``; then
+    ``origin_required="unless-header-credential"`` holds for it.
     """
 
     @property

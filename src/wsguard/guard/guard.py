@@ -12,6 +12,7 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from wsguard.engine.carriage import WITHOUT_ORIGIN
 from wsguard.engine.checks.host import HostRules
 from wsguard.engine.limits import AddressLimits, address_key
 from wsguard.engine.policy import Policy, decide
@@ -307,7 +308,8 @@ class _Assembly:
 
     def _check_ambient(self, route: Route) -> None:
         policy = route.policy
-        ambient = [one.name for one in route.authenticators if one.carriage == "ambient"]
+        without = WITHOUT_ORIGIN if policy.browsers == "refuse" else frozenset[str]()
+        ambient = [one.name for one in route.authenticators if one.carriage == "ambient" and one.name not in without]
         if not ambient:
             return
         key = f"routes {route.path}: origins"

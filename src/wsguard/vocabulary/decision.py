@@ -75,7 +75,7 @@ class Accept:
     *route* is the path of the route whose policy decided; *subprotocols* tells forwarding which are taken out.
     *compression* lets permessage-deflate stay in the offer, *max_message* bounds a message in bytes where one is
     written; *upstream_host* and *upstream_origin* are ``preserve``, ``upstream`` or a value to send instead.
-    *client* is whom the request comes from as judged, *source* the list that allowed the origin, *limits* what a live
+    *drop_cookies* keeps the cookies of an unlisted origin's handshake from the app. *client* is whom the request comes from as judged, *source* the list that allowed the origin, *limits* what a live
     socket is held to.
     """
 
@@ -84,6 +84,7 @@ class Accept:
     max_message: int | None = None
     limits: SocketLimits | None = None
     source: str = ""
+    drop_cookies: bool = False
     compression: bool = False
     upstream_host: str = "preserve"
     upstream_origin: str = "preserve"

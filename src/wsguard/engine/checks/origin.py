@@ -109,7 +109,18 @@ class OriginCheck:
         values = handshake.fields.values(b"origin")
         if not handshake.is_handshake:
             return self._check_page(handshake, context)
-        return self._judge(values, context)
+        policy = context.policy
+        if policy.browsers == "refuse":
+            return Refusal(reasons.ORIGIN_BROWSER) if values else Passed(origin=OriginProof.ABSENT)
+        verdict = self._judge(values, context)
+        if (
+            policy.origin_required == "unless-header-credential"
+            and isinstance(verdict, Refusal)
+            and verdict.reason.status == FORBIDDEN
+            and context.takes_header_credential
+        ):
+            return Passed(origin=OriginProof.UNLISTED if values else OriginProof.ABSENT, unless_explicit=verdict)
+        return verdict
 
     def _check_page(self, handshake: Handshake, context: Context) -> Verdict:
         # A valid credential in an explicit header needs no origin (RULES §1); whether there is one is known later.

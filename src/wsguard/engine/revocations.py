@@ -1,0 +1,112 @@
+"""
+Revocations: a credential that is valid by itself opens nothing more, and its sockets close (B-STORE-01).
+
+One names subject, issuer, sid or credential id, all of which must match, and a time: what was issued later is not
+meant. They are looked up by the most telling name, so that thousands of them cost a handshake nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from wsguard.vocabulary.identity import Identity
+
+_NAMES = ("sid", "credential_id", "subject", "issuer")  # the most telling first
+_MEMBERS = frozenset({*_NAMES, "issued_before"})
+
+
+class RevocationSyntaxError(ValueError):
+    """What was asked for is no revocation: nothing is revoked, and nothing closed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """One revocation. *issued_before* is in Unix seconds: what was issued in that second or earlier is meant."""
+
+    issued_before: float
+    subject: str | None = None
+    issuer: str | None = None
+    sid: str | None = None
+    credential_id: str | None = None
+
+    @classmethod
+    def read(cls, members: Mapping[str, Any], now: float) -> Revocation:
+        """
+        Read what a caller asks for; *now* is the default of ``issued_before``.
+
+        Raises RevocationSyntaxError for unknown names, empty values, other types, and for one that names nobody.
+        """
+        unknown = sorted(set(members) - _MEMBERS)
+        if unknown:
+            raise RevocationSyntaxError(f"unknown: {', '.join(unknown)}; there are {', '.join(sorted(_MEMBERS))}")
+        given = {name: members[name] for name in _NAMES if members.get(name) is not None}
+        for name, value in given.items():
+            if not isinstance(value, str) or not value:
+                raise RevocationSyntaxError(f"{name} is a text that is not empty")
+        if not given:
+            raise RevocationSyntaxError(f"at least one of {', '.join(_NAMES)}")
+        before: Any = members.get("issued_before")
+        if before is None:
+            before = now
+        if isinstance(before, bool) or not isinstance(before, int | float) or not 0 <= before < 1e11:  # noqa: PLR2004
+            raise RevocationSyntaxError("issued_before is a number of Unix seconds")
+        return cls(float(before), **given)
+
+    def matches(self, identity: Identity) -> bool:
+        """Tell whether *identity* is meant. One whose time of issue nobody knows is older than any."""
+        for name in _NAMES:
+            wanted = getattr(self, name)
+            if wanted is not None and getattr(identity, name) != wanted:
+                return False
+        return identity.issued_at is None or int(identity.issued_at) <= int(self.issued_before)
+
+    def encode(self) -> bytes:
+        """Return it as a record of the store."""
+        members = {name: getattr(self, name) for name in _NAMES if getattr(self, name) is not None}
+        return msgspec.json.encode({**members, "issued_before": self.issued_before})
+
+    @classmethod
+    def decode(cls, record: bytes) -> Revocation:
+        """Read a record of the store. Raises RevocationSyntaxError for one that is none."""
+        try:
+            members = msgspec.json.decode(record, type=dict[str, Any])
+        except msgspec.DecodeError as error:
+            raise RevocationSyntaxError(str(error)) from None
+        return cls.read(members, 0.0)
+
+
+class Revocations:
+    """All revocations of a guard, found by name."""
+
+    def __init__(self, found: Iterable[Revocation] = ()) -> None:
+        self._by_name: dict[tuple[str, str], list[Revocation]] = {}
+        for revocation in found:
+            self.add(revocation)
+
+    def add(self, revocation: Revocation) -> None:
+        """Remember *revocation*; one that means no more than another of the same names is not kept beside it."""
+        name = next(name for name in _NAMES if getattr(revocation, name) is not None)
+        beside = self._by_name.setdefault((name, getattr(revocation, name)), [])
+        same = [other for other in beside if _names_of(other) == _names_of(revocation)]
+        if any(other.issued_before >= revocation.issued_before for other in same):
+            return
+        beside[:] = [other for other in beside if other not in same]
+        beside.append(revocation)
+
+    def revokes(self, identity: Identity) -> bool:
+        """Tell whether *identity* is revoked."""
+        for name in _NAMES:
+            value = getattr(identity, name)
+            if value is not None and any(one.matches(identity) for one in self._by_name.get((name, value), ())):
+                return True
+        return False
+
+
+def _names_of(revocation: Revocation) -> tuple[str | None, ...]:
+    return tuple(getattr(revocation, name) for name in _NAMES)
