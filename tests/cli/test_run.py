@@ -217,6 +217,12 @@ def test_slow_connections_end(start: Start, tmp_path: Path) -> None:
         begun = time.monotonic()
         assert later.recv(65536) == b""
         assert 0.5 < time.monotonic() - begun < 5
+    with run.connect() as unasked:
+        more = "".join(f"X-Many-{number}: x\r\n" for number in range(200))
+        unasked.sendall(HANDSHAKE.format(target="/ws", host="app.test", origin="https://app.test", more=more).encode())
+        begun = time.monotonic()
+        assert unasked.recv(65536) == b""
+        assert 0.5 < time.monotonic() - begun < 5
     with socket.create_connection(run.address, timeout=DEADLINE) as silent:
         begun = time.monotonic()
         assert silent.recv(1) == b""

@@ -39,7 +39,7 @@ class Header:
 
 
 def decide(subject: Handshake, authenticators: Sequence[Header], **policy: Any) -> Decision:
-    written = {"origins": ["https://app.test"], "auth": [one.name for one in authenticators], **policy}
+    written: dict[str, Any] = {"origins": ["https://app.test"], "auth": [one.name for one in authenticators], **policy}
     guard = Guard(Policy(**written), authenticators=authenticators, wall_clock=lambda: NOW)
     return asyncio.run(guard.decide(subject, guard.client_of(subject)))
 

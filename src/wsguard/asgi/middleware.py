@@ -7,6 +7,7 @@ server hands on as plain HTTP; a scope of an unknown type is refused.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -22,7 +23,7 @@ from wsguard.vocabulary.decision import Refuse
 from wsguard.vocabulary.errors import ConfigurationError, WSGuardError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 
     from wsguard.asgi.types import ASGIApp, Message, Receive, Scope, Send
     from wsguard.engine.limits import Place
@@ -128,7 +129,8 @@ class WebSocketGuard:
             if isinstance(decision, Refuse):
                 request_id = self.guard.tell_refusal(handshake, client, decision)
                 host, secure = handshake.fields.first(b"host"), client.secure is True
-                await refuse_socket(scope, receive, send, decision, request_id, host=host, secure=secure)
+                with self._unsent_told(request_id):
+                    await refuse_socket(scope, receive, send, decision, request_id, host=host, secure=secure)
                 return
             session = ASGISession(**self.guard.session_facts(handshake, decision), guard=self.guard)
             socket = GuardedSocket(self.guard, session, handshake, decision, receive=receive, send=send)
@@ -149,7 +151,8 @@ class WebSocketGuard:
         if isinstance(decision, Refuse):
             request_id = self.guard.tell_refusal(handshake, client, decision)
             head_only = handshake.method == "HEAD"
-            await refuse_page(send, decision, request_id, host=host, secure=secure, head_only=head_only)
+            with self._unsent_told(request_id):
+                await refuse_page(send, decision, request_id, host=host, secure=secure, head_only=head_only)
             return
 
         async def deliver(message: Message) -> None:
@@ -159,6 +162,14 @@ class WebSocketGuard:
 
         page = GuardedPage(self.guard, client, decision.identity)
         await self.app(_admitted(scope, handshake, decision, page), receive, deliver)
+
+    @contextmanager
+    def _unsent_told(self, request_id: str) -> Generator[None]:
+        """Tell in one line of a refusal that could not be sent: a client that is gone costs no traceback."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - servers raise what they like at a client that is gone
+            self.guard.log.event("refusal.unsent", request_id=request_id, error=type(error).__name__)
 
     def _judged(self, scope: Scope) -> tuple[Handshake, Client]:
         handshake = handshake_from(scope)

@@ -46,6 +46,7 @@ class GuardedSocket:
         "_heard",
         "_limit",
         "_loop",
+        "_overdue",
         "_per_second",
         "_receive",
         "_refill",
@@ -73,6 +74,7 @@ class GuardedSocket:
         self._cancelled: asyncio.Task[object] | None = None
         self._released: asyncio.Future[None] | None = None
         self._closer: asyncio.Task[None] | None = None
+        self._overdue = False
         self._timers: dict[str, asyncio.TimerHandle] = {}
         limits = accept.limits
         self._limit = accept.max_message
@@ -206,6 +208,7 @@ class GuardedSocket:
             self._forget()
 
     def _forget(self) -> None:
+        self._state = "ended"
         if self._session.public_id not in self._guard.sessions:
             return
         self._guard.sessions.remove(self._session)
@@ -214,9 +217,16 @@ class GuardedSocket:
         self._guard.tell_closed(self._session, code=code, by=by, reason=reason)
 
     def _close(self, code: int, reason: str) -> None:
-        """End the socket from outside: what `Session.close` does."""
-        fitting = reason.encode("utf-8", "replace")[:_LONGEST_REASON].decode("utf-8", "ignore")
-        self._end_by_us(code, reason, fitting)
+        """End the socket from outside, from whichever thread: what `Session.close` does."""
+        text = reason.encode("utf-8", "replace")[:_LONGEST_REASON].decode("utf-8", "ignore")
+        try:
+            here = asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            here = False  # FastAPI runs what is no coroutine in a thread
+        if here:
+            self._end_by_us(code, reason, text)
+        else:
+            self._loop.call_soon_threadsafe(self._end_by_us, code, reason, text)
 
     def _close_for(self, reason: Reason) -> None:
         code = _CODES.get(reason.code, reason.status)
@@ -250,8 +260,9 @@ class GuardedSocket:
         speaks, where the app waits in the server's own receive.
         """
         self._release()
-        if self._closer is not None:
-            await asyncio.wait([self._closer], timeout=self._guard.limits.close_deadline)
+        if self._closer is not None and not self._overdue:
+            done, _ = await asyncio.wait([self._closer], timeout=self._guard.limits.close_deadline)
+            self._overdue = not done
 
     def _release(self) -> None:
         """The app waits for no message any more."""

@@ -100,6 +100,23 @@ class GuardedProtocol(HttpToolsProtocol):
             self._place.release()
         super().on_headers_complete()
 
+    def handle_websocket_upgrade(self) -> None:
+        """
+        Hand the handshake on, and end the connection if nothing comes of it.
+
+        uvicorn's WebSocket side stays silent on what it does not like (a large head, a body): no app is ever asked, and
+        nobody would end the connection.
+        """
+        super().handle_websocket_upgrade()
+        if not self.transport.is_closing():
+            self.loop.call_later(self.limits.head_timeout, self._end_if_unasked, self.transport)
+
+    @staticmethod
+    def _end_if_unasked(transport: asyncio.Transport) -> None:
+        protocol = cast("Any", transport.get_protocol())
+        if getattr(protocol, "scope", None) is None:
+            transport.abort()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Give up what is held."""
         self._end_deadline()

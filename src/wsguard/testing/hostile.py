@@ -138,10 +138,11 @@ def _check_row(mount: MountUnderTest, row: Row) -> RowResult:
     answer = _exchange(mount, row)
     reached = mount.reached() - before
     if row.status == 101:  # noqa: PLR2004 - Switching Protocols
-        good = answer.status == row.status and reached == 1
-        return RowResult(
-            row, "as written" if good else "failed", answer, f"status {answer.status}, app reached {reached}"
-        )
+        if answer.status == row.status and reached == 1:
+            return RowResult(row, "as written", answer)
+        stricter = not reached and bool(row.facts & mount.hides)
+        detail = f"status {answer.status}, app reached {reached}"
+        return RowResult(row, "hidden" if stricter else "failed", answer, detail)
     if reached and row.foreign:
         return RowResult(row, "failed", answer, "a foreign origin reached the app")
     hidden = bool(row.facts & mount.hides)
