@@ -8,6 +8,7 @@ anything: some hand on two Hosts, two Origins, a POST, or a key that is none (do
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
@@ -50,7 +51,8 @@ def handshake_from(scope: Scope) -> Handshake:
 
 
 def _fields(scope: Scope, *, is_socket: bool) -> Fields:
-    raw = [(bytes(name), bytes(value)) for name, value in cast("Sequence[tuple[bytes, bytes]]", scope["headers"])]
+    # Some servers hand lists on where the specification says tuples.
+    raw = cast("list[tuple[bytes, bytes]]", list(map(tuple, cast("Sequence[Sequence[bytes]]", scope["headers"]))))
     offered = cast("Sequence[str]", scope.get("subprotocols") or ()) if is_socket else ()
     if offered and not any(name.lower() == b"sec-websocket-protocol" for name, _ in raw):
         raw.append((b"sec-websocket-protocol", ", ".join(offered).encode("latin-1")))
@@ -75,6 +77,7 @@ def _peer(scope: Scope) -> Peer:
     return Peer(address if _is_address(address) else None, port if isinstance(port, int) and port else None)
 
 
+@lru_cache(4096)
 def _is_address(text: str) -> bool:
     # Test clients name themselves ("testclient"): that is no address, and no error.
     try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from wsguard.engine.carriage import may_decide
+from wsguard.engine.carriage import in_header, may_decide
 from wsguard.vocabulary import reasons
 from wsguard.vocabulary.decision import OriginProof, Refusal
 from wsguard.vocabulary.identity import Identity
@@ -43,6 +43,7 @@ async def authenticate(
             return Refusal(reasons.POLICY_BAD_VERDICT, f"{authenticator.name} answered {type(answer).__name__}")
         if answer.expires_at is not None and answer.expires_at <= context.now:
             return _challenged(Refusal(reasons.CREDENTIAL_EXPIRED, authenticator.name))
+        context.in_header = in_header(authenticator)
         return may_decide(authenticator, handshake, context) or answer
     if context.unless_explicit is not None:
         return context.unless_explicit

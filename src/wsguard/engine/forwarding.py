@@ -8,12 +8,14 @@ spelling that folds to it, then ours is set. ``Connection`` is rebuilt and can s
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from wsguard.vocabulary.decision import Accept
+    from wsguard.vocabulary.fields import Fields
     from wsguard.vocabulary.handshake import Client, Handshake
 
 RawFields = list[tuple[bytes, bytes]]
@@ -54,12 +56,29 @@ class UpstreamName:
         return f"{self.scheme}://{self.authority}"
 
 
+# What browsers send, and no proxy's word: a request of these alone needs no look at each.
+_ORDINARY = frozenset(
+    b"host connection pragma cache-control user-agent upgrade origin sec-websocket-version sec-websocket-key "
+    b"sec-websocket-extensions sec-websocket-protocol accept accept-encoding accept-language cookie sec-fetch-dest "
+    b"sec-fetch-mode sec-fetch-site sec-fetch-user sec-fetch-storage-access content-type content-length referer dnt "
+    b"priority sec-ch-ua sec-ch-ua-mobile sec-ch-ua-platform upgrade-insecure-requests if-none-match "
+    b"if-modified-since authorization".split()
+)
+
+
+def holds_managed(fields: Fields) -> bool:
+    """Tell whether any of *fields* is one that only a proxy may set."""
+    return not fields.names <= _ORDINARY and any(map(is_managed, fields.names))
+
+
+@lru_cache(256)  # the names that clients send hardly differ
 def is_managed(name: bytes) -> bool:
     """Tell whether *name*, with ``-``, ``_``, ``.`` and case folded, is one that only a proxy may set."""
     folded = name.lower().translate(_FOLDED)
     return folded in _MANAGED or folded.startswith(_MANAGED_PREFIXES)
 
 
+@lru_cache(256)
 def is_forwarded(name: bytes) -> bool:
     """Tell whether *name* is of the forwarded family, in any spelling: what a proxy says of its client."""
     return is_managed(name) and not is_ours(name)
@@ -151,8 +170,12 @@ def app_fields(handshake: Handshake, accept: Accept) -> RawFields:
 
     Framing, ``Connection`` and extensions stay: the server has acted on them. Secrets among the subprotocols do not.
     """
-    dropped = {b"sec-websocket-protocol", b"cookie"} if accept.drop_cookies else {b"sec-websocket-protocol"}
-    fields = [(name, value) for name, value in handshake.fields if name.lower() not in dropped and not is_managed(name)]
+    fields = list(handshake.fields.raw)
+    if holds_managed(handshake.fields):
+        fields = [(name, value) for name, value in fields if not is_managed(name)]
+    if accept.drop_cookies or b"sec-websocket-protocol" in handshake.fields:
+        dropped = (b"sec-websocket-protocol", b"cookie" if accept.drop_cookies else b"")
+        fields = [(name, value) for name, value in fields if name.lower() not in dropped]
     offered = accept.subprotocols.forwarded
     if offered:
         fields.append((b"sec-websocket-protocol", ", ".join(offered).encode("ascii")))

@@ -11,10 +11,13 @@ import ipaddress
 import math
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     from wsguard.engine.ports import Clock
     from wsguard.vocabulary.bounds import Limits
 
@@ -30,6 +33,7 @@ class _Bucket:
     open: int = 0
 
 
+@lru_cache(4096)
 def address_key(address: str) -> str:
     """Return what *address* is counted as. What is no IP address (a Unix socket's peer) counts as itself."""
     try:
@@ -145,3 +149,23 @@ class AddressLimits:
                 del self._buckets[key]
                 return True
         return False
+
+
+class RateLimits:
+    """Token buckets by key, as many as *bound*; the longest unused goes first."""
+
+    def __init__(self, bound: int) -> None:
+        self._bound = bound
+        self._buckets: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
+
+    def take(self, key: Hashable, a_minute: int, now: float) -> int | None:
+        """Count one use of *key*; return the seconds to wait (Retry-After) when it is over *a_minute*."""
+        tokens, stamp = self._buckets.get(key, (float(a_minute), now))
+        rate = a_minute / _MINUTE
+        tokens = min(float(a_minute), tokens + max(0.0, now - stamp) * rate)
+        over = tokens < 1
+        self._buckets[key] = (tokens if over else tokens - 1, now)
+        self._buckets.move_to_end(key)
+        if len(self._buckets) > self._bound:
+            self._buckets.popitem(last=False)
+        return math.ceil((1 - tokens) / rate) if over else None

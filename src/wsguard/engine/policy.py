@@ -9,6 +9,7 @@ verdict, and whatever raises, refuses. The last line refuses.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from wsguard.engine.authentication import authenticate, is_preflight
@@ -16,10 +17,11 @@ from wsguard.engine.authorization import Requirement
 from wsguard.engine.carriage import in_header
 from wsguard.engine.checks.host import HostRules
 from wsguard.engine.checks.origin import OriginRules
+from wsguard.engine.checks.target import is_unambiguous
 from wsguard.engine.ports import KeptList
 from wsguard.vocabulary import close_codes, reasons
 from wsguard.vocabulary.bounds import DEFAULTS, Limits, check_bound
-from wsguard.vocabulary.decision import Accept, OriginProof, Passed, Refusal, Refuse, SocketLimits, Subprotocols
+from wsguard.vocabulary.decision import PASSED, Accept, OriginProof, Passed, Refusal, Refuse, SocketLimits, Subprotocols
 from wsguard.vocabulary.errors import ConfigurationError
 from wsguard.vocabulary.handshake import Client
 from wsguard.vocabulary.host import Host, HostSyntaxError
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
     from wsguard.engine.checks import Check
     from wsguard.engine.routes import Route, RouteTable
-    from wsguard.vocabulary.decision import Decision
+    from wsguard.vocabulary.decision import Decision, Redemption
     from wsguard.vocabulary.handshake import Handshake
     from wsguard.vocabulary.identity import Identity
 
@@ -100,9 +102,13 @@ class Policy:
     page_rule: PageRule = field(init=False, repr=False)
     socket_limits: SocketLimits | None = field(init=False, repr=False)
     requirement: Requirement = field(init=False, repr=False)
+    authenticates: bool = field(init=False, repr=False)
+    keeps_lists: bool = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Normalise every entry once, so that nothing is parsed per connection."""
+        object.__setattr__(self, "authenticates", self.auth is not None and not self.anonymous)
+        object.__setattr__(self, "keeps_lists", self.origins_are_kept or self.hosts_are_kept)
         object.__setattr__(self, "origin_rules", self._read_origins())
         object.__setattr__(self, "host_rules", self._read_hosts())
         object.__setattr__(self, "requirement", Requirement.read(self.require))
@@ -138,11 +144,6 @@ class Policy:
         if not rules.names:
             raise ConfigurationError("hosts", "none", "the names that are served, like app.example.com")
         return rules
-
-    @property
-    def authenticates(self) -> bool:
-        """Tell whether a credential is asked for."""
-        return self.auth is not None and not self.anonymous
 
     @property
     def origins_are_kept(self) -> bool:
@@ -204,11 +205,14 @@ class Context:
     source: str = ""
     subprotocols: Subprotocols = field(default_factory=Subprotocols)
     unless_explicit: Refusal | None = None
+    redemption: Redemption | None = None
+    in_header: bool = False
 
-    @property
-    def policy(self) -> Policy:
-        """The policy of the route, or the guard's first one while no route is known."""
-        return self.default if self.route is None else self.route.policy
+    policy: Policy = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Find the policy of the route; the guard's first one where there is no route."""
+        self.policy = self.default if self.route is None else self.route.policy
 
     @property
     def origin_rules(self) -> OriginRules:
@@ -246,19 +250,20 @@ async def decide(
     Returns Accept or Refuse and raises nothing: an exception in a list, a check or an authenticator is a refusal
     (503). *checks* is ORDER unless a test puts another one in.
     """
-    from wsguard.engine.checks import ORDER
-
     client = Client(handshake.peer, handshake.secure) if client is None else client
     route = table.find(handshake.raw_path)
     context = Context(table, limits, table.routes[0].policy, route, client, handshake.is_handshake, now)
-    refused = await _ask_lists(handshake, context)
-    if refused is not None:
-        return refused
-    for check in ORDER if checks is None else checks:
+    if context.policy.keeps_lists:
+        refused = await _ask_lists(handshake, context)
+        if refused is not None:
+            return refused
+    for check in _order() if checks is None else checks:
         try:
-            verdict = cast("object", check.check(handshake, context))
+            verdict: Any = check.check(handshake, context)
         except Exception as error:  # noqa: BLE001 - fail closed: whatever a check raises refuses
             return Refuse(reasons.POLICY_BAD_VERDICT, f"{check.name} raised {type(error).__name__}")
+        if verdict is PASSED:
+            continue
         if isinstance(verdict, Refusal):
             return Refuse(verdict.reason, verdict.detail, verdict.setting, verdict.headers)
         if not isinstance(verdict, Passed):
@@ -266,15 +271,27 @@ async def decide(
         _keep_what_was_proven(context, verdict)
     if context.route is None:
         return Refuse(reasons.ROUTE_NONE)
+    if _asks_nobody(handshake, context):
+        left = context.unless_explicit
+        return _accept(context, context.route, None) if left is None else _refused(handshake, context.policy, left)
     return await _authenticated(handshake, context, context.route)
+
+
+@cache
+def _order() -> Sequence[Check]:
+    from wsguard.engine.checks import ORDER  # the checks know the policy: a cycle, unless it is asked for late
+
+    return ORDER
+
+
+def _asks_nobody(handshake: Handshake, context: Context) -> bool:
+    policy = context.policy
+    judged = handshake.is_handshake or policy.page_rule == "same-policy"
+    return not policy.authenticates or not judged or is_preflight(handshake, context)
 
 
 async def _authenticated(handshake: Handshake, context: Context, route: Route) -> Decision:
     policy = route.policy
-    judged = handshake.is_handshake or policy.page_rule == "same-policy"
-    if not policy.authenticates or not judged or is_preflight(handshake, context):
-        left = context.unless_explicit
-        return _accept(context, route, None) if left is None else _refused(handshake, policy, left)
     identity = await authenticate(handshake, context, route.authenticators)
     if isinstance(identity, Refusal):
         return _refused(handshake, policy, identity)
@@ -293,17 +310,50 @@ def _refused(handshake: Handshake, policy: Policy, refusal: Refusal) -> Refuse:
 _CLOSE_CODES = {401: close_codes.CREDENTIAL, 403: close_codes.POLICY}
 
 
-async def _ask_lists(handshake: Handshake, context: Context) -> Refuse | None:
+async def judge_place(
+    handshake: Handshake, path: str, table: RouteTable, *, limits: Limits, client: Client, now: float
+) -> Context | Refusal:
+    """
+    Judge a request to an endpoint of ours that is about *path*: by the route of that path, as its handshakes are.
+
+    Returns what was established, its ``origin`` None where no Origin was sent; or the Refusal.
+    """
+    from wsguard.engine.checks.host import HostCheck
+    from wsguard.engine.checks.origin import judge_origin
+    from wsguard.engine.checks.syntax import SyntaxCheck
+    from wsguard.engine.checks.transport import TransportCheck
+
+    target = path.encode("utf-8", "surrogatepass")
+    route = table.find(target)
+    context = Context(table, limits, table.routes[0].policy, route, client, is_handshake=False, now=now)
+    refused = await _ask_lists(handshake, context, always=True) if context.policy.keeps_lists else None
+    if refused is not None:
+        return Refusal(refused.reason, refused.detail)
+    for check in (SyntaxCheck(), TransportCheck(), HostCheck()):
+        verdict = check.check(handshake, context)
+        if isinstance(verdict, Refusal):
+            return verdict
+    if context.route is None or not is_unambiguous(target, table):
+        return Refusal(reasons.TICKET_ROUTE, setting='auth = […, "ticket"] on a route of that path')
+    values = handshake.fields.values(b"origin")
+    if values:
+        verdict = judge_origin(values, context)
+        if isinstance(verdict, Refusal):
+            return verdict
+        _keep_what_was_proven(context, verdict)
+    return context
+
+
+async def _ask_lists(handshake: Handshake, context: Context, *, always: bool = False) -> Refuse | None:
     """Ask the lists that the route keeps elsewhere about this Host and this Origin, before any check runs."""
     policy = context.policy
-    if not (policy.origins_are_kept or policy.hosts_are_kept):
-        return None
     route = context.route or context.table.routes[0]
     try:
         if policy.hosts_are_kept:
             host = _host_of(handshake)
             context.host_served = host is not None and await _present(route.host_list).allows(host)
-        if policy.origins_are_kept and (handshake.is_handshake or policy.page_rule == "same-policy"):
+        asks_origin = always or handshake.is_handshake or policy.page_rule == "same-policy"
+        if policy.origins_are_kept and asks_origin:
             origin = _origin_of(handshake)
             if origin is not None and await _present(route.origin_list).allows(origin):
                 context.origin_listed = _present(route.origin_list).name
@@ -356,6 +406,8 @@ def _accept(context: Context, route: Route, identity: Identity | None) -> Accept
         upstream_host=policy.upstream_host,
         upstream_origin=policy.upstream_origin,
         identity=identity,
+        redemption=context.redemption,
+        in_header=context.in_header,
         origin=context.origin,
         subprotocols=context.subprotocols,
     )

@@ -123,6 +123,10 @@ class Store(Protocol):
         """Keep *value* under (*space*, *key*) until *expires_at*. Raises StoreFull where its bound is reached."""
         ...
 
+    async def peek(self, space: str, key: bytes, *, now: float) -> Taken:
+        """Return what `take` would return, and take nothing."""
+        ...
+
     async def take(self, space: str, key: bytes, *, mark: bytes, now: float) -> Taken:
         """
         Take the value of (*space*, *key*), atomically: exactly one of all who ask at once gets it.

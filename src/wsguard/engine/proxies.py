@@ -16,7 +16,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from wsguard.engine.forwarding import is_forwarded
+from wsguard.engine.forwarding import holds_managed, is_forwarded
 from wsguard.vocabulary import reasons
 from wsguard.vocabulary.decision import Refusal
 from wsguard.vocabulary.errors import ConfigurationError
@@ -115,7 +115,8 @@ def client_of(handshake: Handshake, proxies: TrustedProxies = NOBODY) -> Client:
             return _told_by_proxy(handshake.fields, proxies)
         except ForwardedSyntaxError as error:
             return Client(peer, None, through_proxy=True, doubt=Refusal(reasons.PROXIES_MALFORMED, str(error)))
-    if not handshake.reported or not any(is_forwarded(name) for name, _ in handshake.fields):
+    claims = handshake.reported and holds_managed(handshake.fields) and any(map(is_forwarded, handshake.fields.names))
+    if not claims:
         return Client(peer, handshake.secure)
     if _rewritten(handshake):
         detail = "the server has rewritten the client's address from X-Forwarded-For"

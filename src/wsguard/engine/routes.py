@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -45,10 +45,19 @@ class Route:
     authenticators: tuple[Authenticator, ...] = ()
     origin_list: OriginList | None = None
     host_list: HostList | None = None
+    _stem: bytes = field(init=False, repr=False, compare=False)
+    _is_exact: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse a path that is none. Raises RouteSyntaxError."""
         check_route_path(self.path)
+        object.__setattr__(self, "_is_exact", not self.path.endswith("/*"))
+        object.__setattr__(self, "_stem", self.path.removesuffix("/*").encode("ascii"))
+
+    @property
+    def takes_tickets(self) -> bool:
+        """Tell whether a ticket opens sockets here."""
+        return any(one.name == "ticket" for one in self.authenticators)
 
     def hides(self, later: Route) -> bool:
         """Tell whether everything that *later* matches is matched here already."""
@@ -58,11 +67,10 @@ class Route:
 
     def matches(self, path: bytes) -> bool:
         """Tell whether *path* is this one or, with ``/*``, stands at or below it by whole segments."""
-        pattern = self.path.encode("ascii")
-        if not pattern.endswith(b"/*"):
-            return path == pattern
-        stem = pattern[:-2]
-        return path == stem or path.startswith(stem + b"/")
+        stem = self._stem
+        return path == stem or (
+            not self._is_exact and path.startswith(stem) and path[len(stem) : len(stem) + 1] == b"/"
+        )
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False, slots=True)
 class Session:
-    """One accepted, live connection. *public_id* may stand in a log; *opened_at* is in the clock's seconds."""
+    """
+    One accepted, live connection. *public_id* may stand in a log; *opened_at* is in the clock's seconds.
+
+    *handle* is the digest of its renewal handle, which is a secret (RULES §8); None where it has none.
+    """
 
     public_id: str
     origin: str | None
@@ -35,6 +39,8 @@ class Session:
     proof: OriginProof | None = None
     source: str = ""
     identity: Identity | None = None
+    handle: bytes | None = None
+    sold_by: str | None = None
     closing: tuple[int, str] | None = None
     _closer: Closer | None = field(default=None, repr=False)
 
@@ -42,6 +48,10 @@ class Session:
     def expires_at(self) -> float | None:
         """Unix seconds at which the credential ends, or None where it has no end."""
         return None if self.identity is None else self.identity.expires_at
+
+    def renew(self, identity: Identity) -> None:
+        """Go on with a fresher credential of the same subject; whoever watches the expiry looks at it again."""
+        self.identity = identity
 
     def bind(self, closer: Closer) -> None:
         """Tell how the connection is closed. A close that was asked for before is carried out now."""
@@ -63,6 +73,7 @@ class SessionRegistry:
 
     def __init__(self) -> None:
         self._live: dict[str, Session] = {}
+        self._by_handle: dict[bytes, Session] = {}
 
     def __len__(self) -> int:
         """Count the live sessions."""
@@ -79,10 +90,22 @@ class SessionRegistry:
     def add(self, session: Session) -> None:
         """Register *session* before its 101 goes out."""
         self._live[session.public_id] = session
+        if session.handle is not None:
+            self._by_handle[session.handle] = session
 
     def remove(self, session: Session) -> None:
         """Forget *session*; it has ended."""
         self._live.pop(session.public_id, None)
+        if session.handle is not None:
+            self._by_handle.pop(session.handle, None)
+
+    def of_handle(self, digest: bytes) -> Session | None:
+        """Return the live session whose renewal handle has this *digest*."""
+        return self._by_handle.get(digest)
+
+    def of_id(self, public_id: str) -> Session | None:
+        """Return the live session *public_id*."""
+        return self._live.get(public_id)
 
     def close_all(self, code: int, reason: str) -> int:
         """Close every live session; return how many there were."""

@@ -14,6 +14,7 @@ from wsguard.vocabulary.errors import ConfigurationError
 
 KIB = 1024
 MIB = 1024 * 1024
+GIB = 1024 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,38 @@ BOUNDS: tuple[Bound, ...] = (
     ),
     Bound("lookup_allowed", "seconds", 60, 0, 3600, "How long a yes of it is remembered.", "DNS"),
     Bound("lookup_refused", "seconds", 10, 0, 3600, "How long a no of it is remembered.", "negative DNS"),
+    Bound("token_bytes", "bytes", 8 * KIB, KIB, 64 * KIB, "One bearer token.", "nginx, 8 KiB a line"),
+    Bound("issuer_timeout", "seconds", 5, 0.1, 60, "Fetching an issuer's keys, discovery included.", "jose 5 s"),
+    Bound("issuer_bytes", "bytes", 256 * KIB, KIB, 4 * MIB, "An issuer's metadata, keys or secret.", "ours"),
+    Bound("issuer_refetch", "seconds", 30, 1, 3600, "Between two fetches of one issuer's keys.", "jose 30 s"),
+    Bound("issuer_age", "seconds", 3600, 60, 86400, "How old an issuer's keys may become.", "jose 10 min"),
+    Bound("api_keys", "count", 10_000, 1, 1_000_000, "API keys in the key file.", "about 1.5 MB"),
+    Bound("key_file_bytes", "bytes", 4 * MIB, KIB, 64 * MIB, "The key file.", "ours"),
+    Bound(
+        "key_file_age", "seconds", 3600, 1, 86400, "How long API keys count whose file has become bad.", "issuer_age"
+    ),
     Bound("hints", "count", 1024, 16, 100_000, "Different log hints remembered a minute.", "one table"),
+    Bound(
+        "store_values",
+        "count",
+        100_000,
+        16,
+        10_000_000,
+        "Values in the store, taken ones till they expire; as many records in its streams.",
+        "about 60 MB in memory",
+    ),
+    Bound(
+        "store_bytes",
+        "bytes",
+        64 * MIB,
+        64 * KIB,
+        16 * GIB,
+        "All values in the store together; its streams have as much again.",
+        "memcached 64 MiB",
+    ),
+    Bound("store_value", "bytes", 16 * KIB, 256, MIB, "One value of the store.", "a token is 8 KiB; memcached 1 MiB"),
+    Bound("store_command", "seconds", 2, 0.05, 60, "The store's answer, waiting for a lock included.", "sqlite3 5 s"),
+    Bound("store_pending", "count", 10_000, 16, 1_000_000, "Commands that wait for the store.", "2 s of its work"),
 )
 
 
@@ -146,7 +178,20 @@ class Limits:
     lookups_pending: int = 100
     lookup_allowed: float = 60
     lookup_refused: float = 10
+    token_bytes: int = 8 * KIB
+    issuer_timeout: float = 5
+    issuer_bytes: int = 256 * KIB
+    issuer_refetch: float = 30
+    issuer_age: float = 3600
+    api_keys: int = 10_000
+    key_file_bytes: int = 4 * MIB
+    key_file_age: float = 3600
     hints: int = 1024
+    store_values: int = 100_000
+    store_bytes: int = 64 * MIB
+    store_value: int = 16 * KIB
+    store_command: float = 2
+    store_pending: int = 10_000
 
     def __post_init__(self) -> None:
         """Refuse a value outside its range. Raises ValueError that names key, value and range."""

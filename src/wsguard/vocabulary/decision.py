@@ -36,6 +36,10 @@ class Passed:
     unless_explicit: Refusal | None = None
 
 
+# A check that has nothing to tell says this one.
+PASSED = Passed()
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """A check refuses. *setting* names the setting that would allow it; it may quote what the peer sent."""
@@ -59,6 +63,20 @@ class Subprotocols:
 
 
 @dataclass(frozen=True, slots=True)
+class Redemption:
+    """
+    A ticket that fits and is still to be taken from the store, last of all: its *key* there.
+
+    *handle* is the digest of the renewal handle that was told when it was sold, *sold_by* the ambient authenticator
+    whose cookie bought it, if one did.
+    """
+
+    key: bytes
+    handle: bytes
+    sold_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SocketLimits:
     """What a live socket is held to: *messages_per_second* (count), *idle* and *max_lifetime* (seconds); None: not."""
 
@@ -75,8 +93,9 @@ class Accept:
     *route* is the path of the route whose policy decided; *subprotocols* tells forwarding which are taken out.
     *compression* lets permessage-deflate stay in the offer, *max_message* bounds a message in bytes where one is
     written; *upstream_host* and *upstream_origin* are ``preserve``, ``upstream`` or a value to send instead.
-    *drop_cookies* keeps the cookies of an unlisted origin's handshake from the app. *client* is whom the request comes from as judged, *source* the list that allowed the origin, *limits* what a live
-    socket is held to.
+    *in_header* tells that an explicit credential in a header field decided, *drop_cookies* keeps the cookies of an
+    unlisted origin's handshake from the app. *client* is whom the request comes from as judged, *source* the list that
+    allowed the origin, *limits* what a live socket is held to.
     """
 
     route: str
@@ -89,6 +108,8 @@ class Accept:
     upstream_host: str = "preserve"
     upstream_origin: str = "preserve"
     identity: Identity | None = None
+    redemption: Redemption | None = None
+    in_header: bool = False
     origin: OriginProof | None = None
     subprotocols: Subprotocols = field(default_factory=Subprotocols)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, KeysView
 
 
 class Fields:
@@ -22,7 +22,11 @@ class Fields:
         self.raw: tuple[tuple[bytes, bytes], ...] = tuple(raw)
         index: dict[bytes, list[bytes]] = {}
         for name, value in self.raw:
-            index.setdefault(name.lower(), []).append(value)
+            lower = name.lower()
+            if lower in index:
+                index[lower].append(value)
+            else:
+                index[lower] = [value]
         self._index = index
 
     def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
@@ -51,9 +55,18 @@ class Fields:
         return f"Fields({names})"
 
     @property
-    def names(self) -> Iterable[bytes]:
+    def has_repeated(self) -> bool:
+        """Tell whether any field came more than once."""
+        return len(self._index) < len(self.raw)
+
+    @property
+    def names(self) -> KeysView[bytes]:
         """The lower-case names, each once, in order of first appearance."""
         return self._index.keys()
+
+    def has_any(self, names: Iterable[bytes]) -> bool:
+        """Tell whether any of the lower-case *names* is there."""
+        return not self._index.keys().isdisjoint(names)
 
     def values(self, name: bytes) -> list[bytes]:
         """Return every value of the lower-case *name*, in order; empty if it is absent."""

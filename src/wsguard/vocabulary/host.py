@@ -9,12 +9,14 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 # A received name: letters, digits, hyphen, underscore (seen in real names), labels of 1 to 63, at most 253 in all.
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*", re.ASCII)
 _MAX_NAME = 253
 _MAX_PORT = 65535
+_LONGEST_KEPT = 272  # longer ones are parsed, and remembered by nobody
 
 
 class HostSyntaxError(ValueError):
@@ -39,12 +41,7 @@ class Host:
 
         Raises HostSyntaxError for anything that another reader could take for a different host.
         """
-        try:
-            text = value.decode("ascii")
-        except UnicodeDecodeError:
-            raise HostSyntaxError("not ASCII") from None
-        name, port = split_port(text)
-        return cls(normalise_ascii_host(name), port)
+        return _received(value) if len(value) <= _LONGEST_KEPT else _received.__wrapped__(value)
 
     @classmethod
     def parse_entry(cls, text: str) -> Host:
@@ -61,6 +58,16 @@ class Host:
     def is_loopback(self) -> bool:
         """Tell whether the name means this machine: localhost, below localhost, 127.0.0.0/8, ::1 (RFC 6761 §6.3)."""
         return is_loopback_host(self.name)
+
+
+@lru_cache(1024)  # a value of its bytes alone: a server is asked for the same few names again and again
+def _received(value: bytes) -> Host:
+    try:
+        text = value.decode("ascii")
+    except UnicodeDecodeError:
+        raise HostSyntaxError("not ASCII") from None
+    name, port = split_port(text)
+    return Host(normalise_ascii_host(name), port)
 
 
 def split_port(text: str) -> tuple[str, int | None]:

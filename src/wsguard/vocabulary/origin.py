@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from wsguard.vocabulary.host import HostSyntaxError, is_loopback_host, normalise_ascii_host, normalise_host, split_port
 
 DEFAULT_PORTS = {"http": 80, "https": 443, "ftp": 21}
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*", re.ASCII)
+_LONGEST_KEPT = 300  # longer ones are parsed, and remembered by nobody
 _FORBIDDEN_IN_ENTRY = re.compile(r"[\\^$]")
 
 
@@ -43,23 +45,28 @@ class Origin:
         trailing dot or slash, no path, no userinfo, one origin only. An explicit default port is read as none.
         Source: RFC 6454 §6.2, §7.
         """
-        try:
-            text = value.decode("ascii")
-        except UnicodeDecodeError:
-            raise OriginSyntaxError("not ASCII") from None
-        scheme, authority = _split_scheme(text)
-        try:
-            name, port = split_port(authority)
-            if normalise_ascii_host(name) != name:
-                raise OriginSyntaxError("the host is not in its one spelling")
-        except HostSyntaxError as error:
-            raise OriginSyntaxError(str(error)) from None
-        return cls(scheme, name, None if port == DEFAULT_PORTS.get(scheme) else port)
+        return _received(value) if len(value) <= _LONGEST_KEPT else _received.__wrapped__(value)
 
     @property
     def is_loopback(self) -> bool:
         """Tell whether the host means this machine."""
         return is_loopback_host(self.host)
+
+
+@lru_cache(1024)  # a value of its bytes alone: the same pages come again and again
+def _received(value: bytes) -> Origin:
+    try:
+        text = value.decode("ascii")
+    except UnicodeDecodeError:
+        raise OriginSyntaxError("not ASCII") from None
+    scheme, authority = _split_scheme(text)
+    try:
+        name, port = split_port(authority)
+        if normalise_ascii_host(name) != name:
+            raise OriginSyntaxError("the host is not in its one spelling")
+    except HostSyntaxError as error:
+        raise OriginSyntaxError(str(error)) from None
+    return Origin(scheme, name, None if port == DEFAULT_PORTS.get(scheme) else port)
 
 
 @dataclass(frozen=True, slots=True)

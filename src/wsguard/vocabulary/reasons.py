@@ -124,6 +124,7 @@ SESSION_IDENTITY = _reason("session.identity", 403, "The session belongs to anot
 TICKET_MALFORMED = _reason("ticket.malformed", 401, "The ticket is none.")
 TICKET_UNKNOWN = _reason("ticket.unknown", 401, "The ticket is not known, or its time is over.")
 TICKET_USED = _reason("ticket.used", 401, "The ticket has been redeemed before.")
+TICKET_REPLAYED = _reason("ticket.replayed", 3000, "The socket's ticket was presented a second time.")
 TICKET_QUERY = _reason("ticket.query", 400, "A ticket stands in the query, where logs and histories keep it.")
 TICKET_ROUTE = _reason("ticket.route", 403, "The ticket is for another route, or the route takes none.")
 TICKET_ORIGIN = _reason("ticket.origin", 403, "The ticket was bought by a page of another origin.")

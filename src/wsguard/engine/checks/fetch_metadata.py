@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from wsguard.engine.checks.origin import same_origin_as_host
 from wsguard.vocabulary import reasons
-from wsguard.vocabulary.decision import Passed, Refusal
+from wsguard.vocabulary.decision import PASSED, Passed, Refusal
 from wsguard.vocabulary.origin import Origin, OriginSyntaxError
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from wsguard.vocabulary.decision import Verdict
     from wsguard.vocabulary.handshake import Handshake
 
+_NAMES = (b"sec-fetch-site", b"sec-fetch-mode", b"sec-fetch-dest")
 _SITES = frozenset({b"same-origin", b"same-site", b"cross-site", b"none"})
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -32,8 +33,10 @@ class FetchMetadataCheck:
         """Refuse metadata that does not fit a WebSocket handshake, or contradicts the Origin."""
         fields = handshake.fields
         if not handshake.is_handshake and context.policy.page_rule != "same-policy":
-            return Passed()
-        for name in (b"sec-fetch-site", b"sec-fetch-mode", b"sec-fetch-dest"):
+            return PASSED
+        if handshake.is_handshake and not fields.has_any(_NAMES):
+            return PASSED
+        for name in _NAMES:
             if len(fields.values(name)) > 1:
                 return Refusal(reasons.FETCH_MALFORMED, name.decode())
         site = fields.first(b"sec-fetch-site")
@@ -53,7 +56,7 @@ def _judge_site(handshake: Handshake, context: Context, site: bytes | None) -> V
         return Refusal(reasons.FETCH_SITE, "none")
     origin = _origin_of(handshake)
     if site is None or b"origin" not in handshake.fields:
-        return Passed()
+        return PASSED
     scheme = "http" if context.client.secure is False else "https"  # only insecure_loopback gets as far as here
     is_same = origin == same_origin_as_host(context.host, scheme=scheme)
     # An extension's background page says same-origin with an origin of its own: listed exactly, it may.
@@ -61,7 +64,7 @@ def _judge_site(handshake: Handshake, context: Context, site: bytes | None) -> V
         return Refusal(reasons.FETCH_SITE, "same-origin, but the Origin is not the Host's")
     if site == b"cross-site" and is_same:
         return Refusal(reasons.FETCH_SITE, "cross-site, but the Origin is the Host's")
-    return Passed()
+    return PASSED
 
 
 def _listed_exactly(origin: Origin | None, context: Context) -> bool:
@@ -71,16 +74,16 @@ def _listed_exactly(origin: Origin | None, context: Context) -> bool:
 def _judge_page(handshake: Handshake, context: Context, site: bytes | None) -> Verdict:
     fields = handshake.fields
     if b"origin" in fields or site in (b"same-origin", b"none"):
-        return Passed()
+        return PASSED
     if site is None and handshake.method in _SAFE_METHODS:
-        return Passed()
+        return PASSED
     followed_link = (
         handshake.method in {"GET", "HEAD"}
         and fields.first(b"sec-fetch-mode") == b"navigate"
         and fields.first(b"sec-fetch-dest") == b"document"
     )
     if followed_link:
-        return Passed()
+        return PASSED
     refusal = Refusal(reasons.FETCH_SITE, (site or b"absent").decode("ascii"))
     return Passed(unless_explicit=refusal) if context.takes_explicit_header else refusal
 

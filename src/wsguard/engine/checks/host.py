@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from wsguard.vocabulary import reasons
-from wsguard.vocabulary.decision import Passed, Refusal
+from wsguard.vocabulary.decision import PASSED, Refusal
 from wsguard.vocabulary.errors import ConfigurationError
 from wsguard.vocabulary.host import Host, HostSyntaxError
 from wsguard.vocabulary.origin import below_domain
@@ -71,17 +71,17 @@ class HostCheck:
         value = handshake.fields.first(b"host")
         if value is None:
             # HTTP/1.0 alone may leave it out (syntax has seen to that); nobody can then say whose page is asked for.
-            return Passed() if context.excused else Refusal(reasons.HOST_MALFORMED, "no Host")
+            return PASSED if context.excused else Refusal(reasons.HOST_MALFORMED, "no Host")
         try:
             host = Host.parse(value)
         except HostSyntaxError as error:
             return Refusal(reasons.HOST_MALFORMED, str(error))
         context.host = host
         if context.excused and not handshake.is_handshake:
-            return Passed()
+            return PASSED
         if not (context.host_served or context.policy.host_rules.serves(host)):
             return Refusal(reasons.HOST_NOT_ALLOWED, host.name, setting=f'hosts += ["{host.name}"]')
-        return Passed()
+        return PASSED
 
 
 def _read_entry(entry: str) -> Host | HostPattern:

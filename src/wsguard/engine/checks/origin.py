@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from wsguard.vocabulary import reasons
-from wsguard.vocabulary.decision import OriginProof, Passed, Refusal
+from wsguard.vocabulary.decision import PASSED, OriginProof, Passed, Refusal
 from wsguard.vocabulary.errors import ConfigurationError
 from wsguard.vocabulary.origin import DEFAULT_PORTS, Origin, OriginPattern, OriginSyntaxError, parse_origin_entry
 
@@ -112,7 +112,7 @@ class OriginCheck:
         policy = context.policy
         if policy.browsers == "refuse":
             return Refusal(reasons.ORIGIN_BROWSER) if values else Passed(origin=OriginProof.ABSENT)
-        verdict = self._judge(values, context)
+        verdict = judge_origin(values, context)
         if (
             policy.origin_required == "unless-header-credential"
             and isinstance(verdict, Refusal)
@@ -126,30 +126,31 @@ class OriginCheck:
         # A valid credential in an explicit header needs no origin (RULES §1); whether there is one is known later.
         values = handshake.fields.values(b"origin")
         if context.policy.page_rule != "same-policy" or not values:
-            return Passed()
-        verdict = self._judge(values, context)
+            return PASSED
+        verdict = judge_origin(values, context)
         if isinstance(verdict, Refusal) and verdict.reason.status == FORBIDDEN and context.takes_explicit_header:
             return Passed(origin=OriginProof.UNLISTED, unless_explicit=verdict)
         return verdict
 
-    @staticmethod
-    def _judge(values: list[bytes], context: Context) -> Verdict:
-        rules = context.origin_rules
-        if not values:
-            if rules.allow_missing:
-                return Passed(origin=OriginProof.ABSENT)
-            return Refusal(reasons.ORIGIN_MISSING, setting="allow_missing_origin = true")
-        if len(values) > 1:
-            return Refusal(reasons.ORIGIN_MALFORMED, "two Origin fields")
-        if values[0] == b"null":
-            if rules.allow_null:
-                return Passed(origin=OriginProof.UNLISTED)
-            return Refusal(reasons.ORIGIN_NULL, setting="allow_null_origin = true")
-        try:
-            origin = Origin.parse(values[0])
-        except OriginSyntaxError as error:
-            return Refusal(reasons.ORIGIN_MALFORMED, str(error))
-        return _judge_origin(origin, context)
+
+def judge_origin(values: list[bytes], context: Context) -> Verdict:
+    """Judge the Origin fields of one request by the rules of its route: the heart of the check."""
+    rules = context.origin_rules
+    if not values:
+        if rules.allow_missing:
+            return Passed(origin=OriginProof.ABSENT)
+        return Refusal(reasons.ORIGIN_MISSING, setting="allow_missing_origin = true")
+    if len(values) > 1:
+        return Refusal(reasons.ORIGIN_MALFORMED, "two Origin fields")
+    if values[0] == b"null":
+        if rules.allow_null:
+            return Passed(origin=OriginProof.UNLISTED)
+        return Refusal(reasons.ORIGIN_NULL, setting="allow_null_origin = true")
+    try:
+        origin = Origin.parse(values[0])
+    except OriginSyntaxError as error:
+        return Refusal(reasons.ORIGIN_MALFORMED, str(error))
+    return _judge_origin(origin, context)
 
 
 def same_origin_as_host(host: Host | None, *, scheme: str = "https") -> Origin | None:

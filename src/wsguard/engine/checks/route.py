@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from wsguard.vocabulary import reasons
-from wsguard.vocabulary.decision import Passed, Refusal
+from wsguard.vocabulary.decision import PASSED, Refusal
 
 if TYPE_CHECKING:
     from wsguard.engine.policy import Context
@@ -23,4 +23,4 @@ class RouteCheck:
         if context.route is None:
             return Refusal(reasons.ROUTE_NONE, setting='[[route]] path = "…"')
         del handshake
-        return Passed()
+        return PASSED

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 COMPANION = "wsguard.v1"
 SECRET_PREFIXES = ("wsguard.ticket.", "wsguard.bearer.")
+# Kubernetes' own form of a bearer token: a secret where bearer_subprotocol reads it, elsewhere the app's own.
+KUBERNETES_PREFIX = "base64url.bearer.authorization.k8s.io."
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
 
 
@@ -43,11 +45,17 @@ class SubprotocolsCheck:
             return Refusal(reasons.SUBPROTOCOL_REPEATED)
         if len(offered) > context.limits.subprotocols:
             return Refusal(reasons.SUBPROTOCOL_TOO_MANY, str(len(offered)))
-        return _part(offered)
+        return _part(offered, _secret_prefixes(context))
 
 
-def _part(offered: list[str]) -> Verdict:
-    secrets = tuple(token for token in offered if token.startswith(SECRET_PREFIXES))
+def _secret_prefixes(context: Context) -> tuple[str, ...]:
+    policy = context.policy
+    is_read = policy.authenticates and "bearer_subprotocol" in (policy.auth or ())
+    return (*SECRET_PREFIXES, KUBERNETES_PREFIX) if is_read else SECRET_PREFIXES
+
+
+def _part(offered: list[str], secret_prefixes: tuple[str, ...]) -> Verdict:
+    secrets = tuple(token for token in offered if token.startswith(secret_prefixes))
     if len(secrets) == len(offered):
         return Refusal(reasons.SUBPROTOCOL_ONLY_CREDENTIALS)
     forwarded = tuple(token for token in offered if token != COMPANION and token not in secrets)

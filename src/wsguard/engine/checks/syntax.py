@@ -8,19 +8,23 @@ What a mount hides (over HTTP/2 there is no Key, Upgrade or Connection, RFC 8441
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar
 
 from wsguard.vocabulary import reasons
-from wsguard.vocabulary.decision import Passed, Refusal
+from wsguard.vocabulary.decision import PASSED, Refusal
 
 if TYPE_CHECKING:
     from wsguard.engine.policy import Context
     from wsguard.vocabulary.decision import Verdict
+    from wsguard.vocabulary.fields import Fields
     from wsguard.vocabulary.handshake import Handshake
     from wsguard.vocabulary.reasons import Reason
 
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_TOKEN_BYTES = b"!#$%&'*+.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-"
+_NO_CONTROL = bytes([9, *range(0x20, 0x7F), *range(0x80, 0x100)])
 _KEY = re.compile(rb"[A-Za-z0-9+/]{21}[AQgw]==")
 
 # A field of this list that stands twice means two things to two readers. Origin is judged by its own check.
@@ -53,10 +57,9 @@ class SyntaxCheck:
         """Return the first fault in the order: method, bounds, fields, then what makes a handshake."""
         return (
             _check_method(handshake)
-            or _check_bounds(handshake, context)
-            or _check_fields(handshake)
+            or _check_fields(handshake, context)
             or (_check_upgrade(handshake) if handshake.is_handshake else None)
-            or Passed()
+            or PASSED
         )
 
 
@@ -74,31 +77,40 @@ def _check_method(handshake: Handshake) -> Refusal | None:
     return None
 
 
-def _check_bounds(handshake: Handshake, context: Context) -> Refusal | None:
-    if len(handshake.fields) > context.limits.fields:
-        return _refuse(reasons.SYNTAX_TOO_MANY_FIELDS, str(len(handshake.fields)))
-    size = len(handshake.target) + sum(len(name) + len(value) + 4 for name, value in handshake.fields)
-    if size > context.limits.head:
+def _check_fields(handshake: Handshake, context: Context) -> Refusal | None:
+    fields, limits = handshake.fields, context.limits
+    if len(fields) > limits.fields:
+        return _refuse(reasons.SYNTAX_TOO_MANY_FIELDS, str(len(fields)))
+    # All at once first: what is wrong is looked for only where something is.
+    names = [name for name, _ in fields.raw]
+    all_names, all_values = b"".join(names), b"".join([value for _, value in fields.raw])
+    size = len(handshake.target) + len(all_names) + len(all_values) + 4 * len(names)
+    if size > limits.head:
         return _refuse(reasons.SYNTAX_HEAD_TOO_LARGE, str(size))
+    if b"" in names or all_names.translate(None, _TOKEN_BYTES) or all_values.translate(None, _NO_CONTROL):
+        refusal = _find_bad_byte(fields)
+        if refusal is not None:
+            return refusal
+    if not all_values.isascii():
+        for name in fields.names:
+            judged = name in _ASCII_ONLY or name.startswith(b"sec-")
+            if judged and not all(value.isascii() for value in fields.values(name)):
+                return _refuse(reasons.SYNTAX_FIELD_VALUE, name.decode("ascii"))
+    if fields.has_repeated:
+        for name in _SINGLETONS:
+            if len(fields.values(name)) > 1:
+                return _refuse(reasons.SYNTAX_REPEATED_FIELD, name.decode("ascii"))
+    if b"host" not in fields and not (handshake.http_version == "1.0" and not handshake.is_handshake):
+        return _refuse(reasons.SYNTAX_HOST)
     return None
 
 
-def _check_fields(handshake: Handshake) -> Refusal | None:
-    fields = handshake.fields
+def _find_bad_byte(fields: Fields) -> Refusal | None:
     for name, value in fields:
         if not _TOKEN.fullmatch(name):
             return _refuse(reasons.SYNTAX_FIELD_NAME)
         if _CONTROL.search(value):
             return _refuse(reasons.SYNTAX_FIELD_VALUE, name.decode("ascii"))
-    for name in fields.names:
-        judged = name in _ASCII_ONLY or name.startswith(b"sec-")
-        if judged and not all(value.isascii() for value in fields.values(name)):
-            return _refuse(reasons.SYNTAX_FIELD_VALUE, name.decode("ascii"))
-    for name in _SINGLETONS:
-        if len(fields.values(name)) > 1:
-            return _refuse(reasons.SYNTAX_REPEATED_FIELD, name.decode("ascii"))
-    if b"host" not in fields and not (handshake.http_version == "1.0" and not handshake.is_handshake):
-        return _refuse(reasons.SYNTAX_HOST)
     return None
 
 
@@ -128,13 +140,17 @@ def _check_http1_upgrade(handshake: Handshake) -> Refusal | None:
     # bytes.lower() folds ASCII only: U+212A KELVIN SIGN never becomes the k of websocket (B-HEAD-06).
     if not _hidden(handshake, b"upgrade") and (fields.first(b"upgrade") or b"").lower() != b"websocket":
         return _refuse(reasons.SYNTAX_UPGRADE)
-    if not _hidden(handshake, b"connection"):
-        connection = sorted(member.lower() for member in fields.list_members(b"connection"))
-        if connection not in ([b"upgrade"], [b"keep-alive", b"upgrade"]):
-            return _refuse(reasons.SYNTAX_CONNECTION)
+    if not _hidden(handshake, b"connection") and not _asks_for_upgrade(b",".join(fields.values(b"connection"))):
+        return _refuse(reasons.SYNTAX_CONNECTION)
     if not _hidden(handshake, b"sec-websocket-key") and not _KEY.fullmatch(fields.first(b"sec-websocket-key") or b""):
         return _refuse(reasons.SYNTAX_KEY)
     return None
+
+
+@lru_cache(256)  # browsers write the same two or three
+def _asks_for_upgrade(connection: bytes) -> bool:
+    members = sorted(member.strip(b" \t").lower() for member in connection.split(b","))
+    return [member for member in members if member] in ([b"upgrade"], [b"keep-alive", b"upgrade"])
 
 
 def _hidden(handshake: Handshake, name: bytes) -> bool:
@@ -142,5 +158,6 @@ def _hidden(handshake: Handshake, name: bytes) -> bool:
     return name in handshake.hidden and name not in handshake.fields
 
 
+@lru_cache(256)
 def _is_extension_list(value: bytes) -> bool:
     return all(_EXTENSION_PART.fullmatch(part) for extension in value.split(b",") for part in extension.split(b";"))

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 from wsguard.engine.routes import decoded_path, is_dot_segment, is_reserved
 from wsguard.vocabulary import reasons
-from wsguard.vocabulary.decision import Passed, Refusal
+from wsguard.vocabulary.decision import PASSED, Refusal
 
 if TYPE_CHECKING:
     from wsguard.engine.policy import Context
+    from wsguard.engine.routes import RouteTable
     from wsguard.vocabulary.decision import Verdict
     from wsguard.vocabulary.handshake import Handshake
 
@@ -41,7 +42,15 @@ class TargetCheck:
             return Refusal(reasons.TARGET_AMBIGUOUS)
         if decoded != raw and context.table.find(decoded) is not context.route:
             return Refusal(reasons.TARGET_AMBIGUOUS)
-        return Passed()
+        return PASSED
+
+
+def is_unambiguous(path: bytes, table: RouteTable) -> bool:
+    """Tell whether *path*, without a query, means one place of *table* to every reader, as a handshake's must."""
+    if not _ORIGIN_FORM.fullmatch(path) or b"?" in path or _hides_something(path):
+        return False
+    decoded = decoded_path(path)
+    return not is_reserved(decoded) and table.find(decoded) is table.find(path)
 
 
 def _hides_something(path: bytes) -> bool:

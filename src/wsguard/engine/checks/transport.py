@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from wsguard.vocabulary import reasons
-from wsguard.vocabulary.decision import Passed, Refusal
+from wsguard.vocabulary.decision import PASSED, Refusal
 from wsguard.vocabulary.host import Host, HostSyntaxError, is_loopback_address
 from wsguard.vocabulary.origin import Origin, OriginSyntaxError
 
@@ -30,27 +30,27 @@ class TransportCheck:
     def check(self, handshake: Handshake, context: Context) -> Verdict:
         """Refuse an insecure or unknown scheme, then a server name that is not the Host."""
         if context.excused and not handshake.is_handshake:
-            return Passed()
+            return PASSED
         client = context.client
         if client.doubt is not None:
             return client.doubt
         if client.secure is not True:
             if context.policy.insecure_loopback and client.secure is False and _all_loopback(handshake, client):
-                return Passed()
+                return PASSED
             return Refusal(reasons.TRANSPORT_INSECURE, setting=_UNTOLD if client.secure is None else "")
         if client.through_proxy:
-            return Passed()
+            return PASSED
         server_name = handshake.tls.server_name if handshake.tls is not None else None
         value = handshake.fields.first(b"host")
         if server_name is None or value is None:
-            return Passed()
+            return PASSED
         try:
             host = Host.parse(value)
         except HostSyntaxError:
-            return Passed()  # the host check refuses it next, with the reason that names the fault
+            return PASSED  # the host check refuses it next, with the reason that names the fault
         if host.name != server_name.lower().removesuffix("."):
             return Refusal(reasons.TRANSPORT_SNI_MISMATCH, f"server name {server_name}, Host {host.name}")
-        return Passed()
+        return PASSED
 
 
 def _all_loopback(handshake: Handshake, client: Client) -> bool:
