@@ -5,8 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from wsguard.engine.authenticators.api_key import APIKeys
+    from wsguard.engine.authenticators.bearer import Bearer
     from wsguard.engine.policy import Context, Policy
     from wsguard.engine.ports import Authenticator
+    from wsguard.engine.tickets import Ticket
+    from wsguard.engine.tokens.jwt import JWT
     from wsguard.guard import Guard
     from wsguard.identity.allow_lists import FileList, URLList
     from wsguard.vocabulary import reasons
@@ -17,7 +21,10 @@ if TYPE_CHECKING:
     from wsguard.vocabulary.identity import Identity
 
 __all__ = [
+    "JWT",
+    "APIKeys",
     "Authenticator",
+    "Bearer",
     "ConfigurationError",
     "Context",
     "FileList",
@@ -27,12 +34,17 @@ __all__ = [
     "Limits",
     "Policy",
     "Refusal",
+    "Ticket",
     "URLList",
     "WSGuardError",
     "reasons",
 ]
 
 _HOMES = {
+    "APIKeys": "wsguard.engine.authenticators.api_key",
+    "Bearer": "wsguard.engine.authenticators.bearer",
+    "JWT": "wsguard.engine.tokens.jwt",
+    "Ticket": "wsguard.engine.tickets",
     "Authenticator": "wsguard.engine.ports",
     "ConfigurationError": "wsguard.vocabulary.errors",
     "Context": "wsguard.engine.policy",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
+from wsguard.endpoints.messages import MAX_BODY, EndpointResponse
 from wsguard.engine.answers import refusal_answer
 from wsguard.engine.delivery import delivered_fields
 from wsguard.engine.forwarding import is_ours, returned_fields
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from wsguard.asgi.types import Message, Receive, Scope, Send
     from wsguard.engine.forwarding import RawFields
     from wsguard.vocabulary.decision import Refuse
+    from wsguard.vocabulary.handshake import Client, Handshake
 
 DENIAL = "websocket.http.response"
 
@@ -44,6 +46,26 @@ async def refuse_socket(
         await send({"type": "websocket.close", "code": 1008, "reason": ""})
 
 
+async def whole_body(receive: Receive) -> bytes:
+    """Return a request's body, or more than `MAX_BODY` bytes of it, which the endpoint refuses."""
+    body = b""
+    while len(body) <= MAX_BODY:
+        message = await receive()
+        body += cast("bytes", message.get("body") or b"")
+        if message["type"] != "http.request" or not message.get("more_body"):
+            break
+    return body
+
+
+async def answer_endpoint(send: Send, response: EndpointResponse, handshake: Handshake, client: Client) -> None:
+    """Answer a page under ``/.wsguard/``."""
+    host = handshake.fields.first(b"host")
+    fields = [*response.fields, (b"Content-Length", b"%d" % len(response.body))]
+    delivered = delivered_fields(fields, host=host, secure=client.secure is True)
+    await send({"type": "http.response.start", "status": response.status, "headers": _lowered(delivered)})
+    await send({"type": "http.response.body", "body": response.body})
+
+
 def page_answer(message: Message, *, host: bytes | None, secure: bool) -> Message:
     """Return the app's ``…response.start`` with its fields as they are delivered: HSTS, Secure cookies."""
     fields = [(bytes(name), bytes(value)) for name, value in _headers_of(message)]
@@ -51,13 +73,17 @@ def page_answer(message: Message, *, host: bytes | None, secure: bool) -> Messag
     return {**message, "headers": _lowered(delivered_fields(theirs, host=host, secure=secure))}
 
 
-def socket_answer(message: Message, subprotocol: str | None, *, host: bytes | None, secure: bool) -> Message:
-    """Return the app's ``websocket.accept`` with *subprotocol*, and its other fields as on any answer."""
+def socket_answer(
+    message: Message, subprotocol: str | None, *, host: bytes | None, secure: bool, handle: str | None = None
+) -> Message:
+    """Return the app's ``websocket.accept`` with *subprotocol*, its other fields as on any answer, and the *handle*."""
     fields = [(bytes(name), bytes(value)) for name, value in _headers_of(message)]
     theirs = [
         (name, value) for name, value in returned_fields(fields) if not name.lower().startswith(b"sec-websocket-")
     ]
     headers = _lowered(delivered_fields(theirs, host=host, secure=secure))
+    if handle is not None:
+        headers.append((b"x-wsguard-session", handle.encode("ascii")))
     return {**message, "subprotocol": subprotocol, "headers": headers}
 
 

@@ -11,12 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from wsguard.asgi.answer import page_answer, refuse_page, refuse_socket
+from wsguard.asgi.answer import answer_endpoint, page_answer, refuse_page, refuse_socket, whole_body
 from wsguard.asgi.handshake import handshake_from
 from wsguard.asgi.socket import GuardedSocket
+from wsguard.endpoints.messages import EndpointRequest
 from wsguard.engine.forwarding import app_fields
 from wsguard.engine.sessions import Session
-from wsguard.guard import Guard
+from wsguard.guard import Admission, Guard
 from wsguard.vocabulary import reasons
 from wsguard.vocabulary.bounds import DEFAULTS, Limits
 from wsguard.vocabulary.decision import Refuse
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 
     from wsguard.asgi.types import ASGIApp, Message, Receive, Scope, Send
-    from wsguard.engine.limits import Place
     from wsguard.engine.policy import Policy
     from wsguard.engine.ports import Authenticator
     from wsguard.vocabulary.decision import Accept, Decision
@@ -125,25 +125,45 @@ class WebSocketGuard:
             if key is not None and place is None:
                 decision: Decision = Refuse(reasons.LIMITS_PREAUTH)
             else:
-                decision = await self._decide(handshake, client, place)
-            if isinstance(decision, Refuse):
-                request_id = self.guard.tell_refusal(handshake, client, decision)
+                decision = await self.guard.decide(handshake, client)
+            outcome = decision if isinstance(decision, Refuse) else await self.guard.admit(handshake, decision, place)
+            if isinstance(outcome, Admission):
+                await self._open(scope, handshake, outcome, receive=receive, send=send)
+            else:
+                request_id = self.guard.tell_refusal(handshake, client, outcome)
                 host, secure = handshake.fields.first(b"host"), client.secure is True
                 with self._unsent_told(request_id):
-                    await refuse_socket(scope, receive, send, decision, request_id, host=host, secure=secure)
-                return
-            session = ASGISession(**self.guard.session_facts(handshake, decision), guard=self.guard)
-            socket = GuardedSocket(self.guard, session, handshake, decision, receive=receive, send=send)
-            try:
-                await self.app(_admitted(scope, handshake, decision, session), socket.receive, socket.send)
-            finally:
-                await socket.finish()
+                    await refuse_socket(scope, receive, send, outcome, request_id, host=host, secure=secure)
         finally:
             if place is not None:
                 place.release()
 
+    async def _open(
+        self,
+        scope: Scope,
+        handshake: Handshake,
+        admission: Admission,
+        *,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        accept = admission.accept
+        session = ASGISession(**admission.facts, guard=self.guard)
+        socket = GuardedSocket(
+            self.guard, session, handshake, accept, handle=admission.handle, receive=receive, send=send
+        )
+        try:
+            await self.app(_admitted(scope, handshake, accept, session), socket.receive, socket.send)
+        finally:
+            await socket.finish()
+
     async def _serve_page(self, scope: Scope, receive: Receive, send: Send) -> None:
         handshake, client = self._judged(scope)
+        endpoint = self.guard.endpoint_of(handshake)
+        if endpoint is not None:
+            request = EndpointRequest(handshake, client, await whole_body(receive))
+            await answer_endpoint(send, await self.guard.answer(endpoint, request), handshake, client)
+            return
         decision = await self.guard.decide(handshake, client)
         if handshake.is_handshake and not isinstance(decision, Refuse):
             decision = Refuse(reasons.SYNTAX_UPGRADE, "the server hands this handshake on as plain HTTP")
@@ -177,12 +197,6 @@ class WebSocketGuard:
         if isinstance(outer, ASGISession | GuardedPage) and outer.client is not None:
             return handshake, outer.client  # a guard before this one has judged it, and set the forwarded fields
         return handshake, self.guard.client_of(handshake)
-
-    async def _decide(self, handshake: Handshake, client: Client, place: Place | None) -> Decision:
-        decision = await self.guard.decide(handshake, client)
-        if not isinstance(decision, Refuse) and place is not None and not place.admit():
-            return Refuse(reasons.LIMITS_ADDRESS, headers=(("Retry-After", "60"),))
-        return decision
 
 
 def session(scope: Any) -> ASGISession:

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from wsguard.vocabulary.handshake import Handshake
     from wsguard.vocabulary.reasons import Reason
 
-_LONGEST_WAIT = 24 * 3600.0
 _BYTES_A_CHARACTER = 4
 _LONGEST_REASON = 123
 """Bytes of a Close frame's reason (RFC 6455 §5.5)."""
@@ -42,6 +41,7 @@ class GuardedSocket:
         "_closer",
         "_end",
         "_guard",
+        "_handle",
         "_handshake",
         "_heard",
         "_limit",
@@ -59,12 +59,21 @@ class GuardedSocket:
     )
 
     def __init__(
-        self, guard: Guard, session: Session, handshake: Handshake, accept: Accept, *, receive: Receive, send: Send
+        self,
+        guard: Guard,
+        session: Session,
+        handshake: Handshake,
+        accept: Accept,
+        *,
+        receive: Receive,
+        send: Send,
+        handle: str | None = None,
     ) -> None:
         self._guard = guard
         self._session = session
         self._handshake = handshake
         self._accept = accept
+        self._handle = handle
         self._receive = receive
         self._send = send
         self._loop = asyncio.get_running_loop()
@@ -124,26 +133,34 @@ class GuardedSocket:
         foreign = selected is not None and selected not in offered
         answered = answered_subprotocol(self._accept, None if foreign else selected)
         host = self._handshake.fields.first(b"host")
-        self._guard.sessions.add(self._session)
+        stands = self._guard.register(self._session)
         self._state = "open"
+        secure = self._accept.client.secure is True
+        answer = socket_answer(message, answered, host=host, secure=secure, handle=self._handle)
         try:
-            await self._send(socket_answer(message, answered, host=host, secure=self._accept.client.secure is True))
+            await self._send(answer)
         except BaseException:
             self._guard.sessions.remove(self._session)  # never opened
             raise
         self._guard.tell_opened(self._session)
         self._session.bind(self._close)
         self._start_timers()
-        if foreign:
-            # Sent here and now, before the app can wait for a message.
-            self._end = (close_codes.INTERNAL_ERROR, "wsguard", reasons.APP_SUBPROTOCOL.code)
-            self._state = "ended"
-            await self._send_close(close_codes.INTERNAL_ERROR, close_codes.TEXTS[close_codes.INTERNAL_ERROR])
+        if not stands:
+            await self._close_at_once(close_codes.CREDENTIAL, reasons.SESSION_REVOKED, "revoked")
+        elif foreign:
+            text = close_codes.TEXTS[close_codes.INTERNAL_ERROR]
+            await self._close_at_once(close_codes.INTERNAL_ERROR, reasons.APP_SUBPROTOCOL, text)
         elif offered and answered is None:
             hint = (
                 "the app selected none of the offered subprotocols; Chromium fails such a socket: offer wsguard.v1 too"
             )
             self._guard.log.hint("subprotocol.none_selected", hint, path=self._session.path, host=self._session.host)
+
+    async def _close_at_once(self, code: int, reason: Reason, text: str) -> None:
+        """Close here and now, before the app can wait for a message."""
+        self._end = (code, "wsguard", reason.code)
+        self._state = "ended"
+        await self._send_close(code, text)
 
     async def _receive_watched(self) -> Message:
         if self._end is not None:
@@ -301,8 +318,6 @@ class GuardedSocket:
             )
         if limits is not None and limits.idle is not None:
             self._look_for_silence(limits.idle)
-        if self._session.expires_at is not None:
-            self._look_for_expiry(self._session.expires_at)
 
     def _look_for_silence(self, idle: float) -> None:
         # One timer, moved on only when it fires: nothing is done for it per message but noting the time.
@@ -311,15 +326,6 @@ class GuardedSocket:
             self._close_for(reasons.LIMITS_IDLE)
         else:
             self._timers["idle"] = self._loop.call_later(left, self._look_for_silence, idle)
-
-    def _look_for_expiry(self, expires_at: float) -> None:
-        # The wall clock decides, and may be set meanwhile; a timer may not wait for years.
-        left = expires_at - self._guard.wall_clock()
-        if left <= 0:
-            self._close_for(reasons.CREDENTIAL_EXPIRED)
-        else:
-            wait = min(left, _LONGEST_WAIT)
-            self._timers["expiry"] = self._loop.call_later(wait, self._look_for_expiry, expires_at)
 
 
 _CODES = {reasons.CREDENTIAL_EXPIRED.code: close_codes.CREDENTIAL, reasons.FRAMES_TOO_LARGE.code: 1009}

@@ -11,6 +11,7 @@ from cyclopts import App, Parameter
 from wsguard.cli.demo import demo
 from wsguard.cli.dev_ca import dev_ca
 from wsguard.cli.gateway import gateway
+from wsguard.cli.keys import keys
 from wsguard.cli.run import run
 from wsguard.vocabulary.errors import ConfigurationError
 
@@ -28,6 +29,7 @@ app.command(gateway)
 app.command(run)
 app.command(demo)
 app.command(dev_ca)
+app.command(keys)
 
 
 @app.default

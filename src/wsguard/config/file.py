@@ -47,6 +47,54 @@ Size = Annotated[str, Meta(description='With its unit, like "16MiB".', pattern=S
 Rewrite = Annotated[str, Meta(description='"preserve" (as received), "upstream" (the upstream\'s own), or a value.')]
 
 
+class RequireKeys(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What an identity must hold: all of these."""
+
+    scopes: list[str] | None = None
+    groups: list[str] | None = None
+
+
+class BearerKeys(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """``[bearer]``: where a bearer token stands."""
+
+    header: Annotated[str, Meta(description="By default Authorization; in another the bare token.")] | None = None
+
+
+class JWTKeys(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """``[jwt."ISSUER"]``: one issuer of JWT access tokens, compared exactly."""
+
+    audience: Annotated[list[str], Meta(description="Of which a token must name one.")] | None = None
+    jwks: Annotated[str, Meta(description="file:PATH or an https URL; not written: discovery.")] | None = None
+    algorithms: Annotated[list[str], Meta(description="That its keys may use.")] | None = None
+    typ: Annotated[list[str], Meta(description='Types that count; many providers write "JWT".')] | None = None
+    scopes: Annotated[str, Meta(description="The claim that holds the scopes.")] | None = None
+    groups: Annotated[str, Meta(description="The claim that holds the groups.")] | None = None
+    secret_file: Annotated[str, Meta(description="A file with a secret of 32 bytes or more: HS256.")] | None = None
+    missing_claims: (
+        Annotated[list[str], Meta(description="iss, aud: of a secret_file issuer that writes none.")] | None
+    ) = None
+
+
+class APIKeysKeys(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """``[api_keys]``: the file that ``wsguard keys`` writes."""
+
+    file: Annotated[str, Meta(description="The file of hashes.")] | None = None
+    header: Annotated[str, Meta(description="Where a key stands.")] | None = None
+
+
+class TicketKeys(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """``[ticket]``: how tickets are sold."""
+
+    sold_for: Annotated[list[str], Meta(description="What buys one.")] | None = None
+    lifetime: (
+        Annotated[str, Meta(description='How long one is good, "5s" to "5m".', pattern=DURATION_PATTERN)] | None
+    ) = None
+    rate: Annotated[int, Meta(description="A minute, an identity.", ge=1)] | None = None
+    rate_address: Annotated[int, Meta(description="A minute, an address.", ge=1)] | None = None
+    replay_closes: Annotated[bool, Meta(description="A second use closes the first one's socket.")] | None = None
+    bind_address: Annotated[bool, Meta(description="It opens only for the address that bought it.")] | None = None
+
+
 class PolicyKeys(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """The keys of a policy. At the top they are the defaults of every route; a route writes only what differs."""
 
@@ -55,6 +103,16 @@ class PolicyKeys(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_
     allow_missing_origin: bool | None = None
     allow_null_origin: bool | None = None
     allow_http_loopback_origins: bool | None = None
+    allow_pattern_with_ambient: bool | None = None
+    auth: Annotated[list[str], Meta(description="What opens the socket, any of them.")] | None = None
+    anonymous: Annotated[bool, Meta(description="Nobody is asked who it is; beats an inherited auth.")] | None = None
+    require: RequireKeys | None = None
+    origin_required: Literal["always", "unless-header-credential"] | None = None
+    browsers: Literal["allow", "refuse"] | None = None
+    refusal: (
+        Annotated[Literal["status", "close"], Meta(description="close tells a browser's script why, by 3000 or 3003.")]
+        | None
+    ) = None
     http: HTTPRule | None = None
     max_message: Size | None = None
     messages_per_second: Annotated[int, Meta(description="Messages of a client a second.", ge=1)] | None = None
@@ -64,7 +122,7 @@ class PolicyKeys(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_
 
 # What a policy of the gateway says to the upstream besides; msgspec knows no second base to keep them in.
 Compression = Literal["off", "passthrough"]
-GATEWAY_ONLY = ("compression", "upstream_host", "upstream_origin")
+GATEWAY_ONLY = ("compression", "upstream_host", "upstream_origin", "forward_credential")
 RoutePath = Annotated[str, Meta(description="Exact (/login) or ending in /* (by whole segments); first match counts.")]
 
 
@@ -75,6 +133,7 @@ class RouteKeys(PolicyKeys, kw_only=True, forbid_unknown_fields=True, omit_defau
     compression: Compression | None = None
     upstream_host: Rewrite | None = None
     upstream_origin: Rewrite | None = None
+    forward_credential: Annotated[bool, Meta(description="Let the upstream see the header credential.")] | None = None
 
 
 class RunRouteKeys(PolicyKeys, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -105,6 +164,15 @@ class ServedConfig(PolicyKeys, kw_only=True, forbid_unknown_fields=True, omit_de
     cert: Annotated[str, Meta(description="PEM file: the certificate and its chain.")] | None = None
     key: Annotated[str, Meta(description="PEM file: the certificate's private key.")] | None = None
     log_format: Literal["text", "json"] | None = None
+    public_url: (
+        Annotated[str, Meta(description="What a ticket's url is made of; not written: the only host.")] | None
+    ) = None
+    outbound: Annotated[list[str], Meta(description="Private networks that outgoing calls may reach.")] | None = None
+    outbound_ca: Annotated[str, Meta(description="PEM file: CAs that outgoing calls also trust.")] | None = None
+    bearer: BearerKeys | None = None
+    jwt: dict[str, JWTKeys] | None = None
+    api_keys: APIKeysKeys | None = None
+    ticket: TicketKeys | None = None
     limits: Any = None
     route: Any = None
 
@@ -117,6 +185,7 @@ class GatewayConfig(ServedConfig, kw_only=True, forbid_unknown_fields=True, omit
     compression: Compression | None = None
     upstream_host: Rewrite | None = None
     upstream_origin: Rewrite | None = None
+    forward_credential: Annotated[bool, Meta(description="Let the upstream see the header credential.")] | None = None
     upstream_ca: Annotated[str, Meta(description="PEM file: CAs that an https upstream may also have.")] | None = None
     tls_engine: Literal["aiofastnet", "stdlib"] | None = None
     route: list[RouteKeys] | None = None
@@ -137,10 +206,10 @@ class RunConfig(ServedConfig, kw_only=True, forbid_unknown_fields=True, omit_def
 
 
 _FLAG_NAMES = {"origins": "origin", "hosts": "host", "trusted_proxies": "trusted-proxy"}
-_TABLES: dict[str, Any] = {"limits": LimitKeys}
+_TABLES: dict[str, Any] = {"limits": LimitKeys, "bearer": BearerKeys, "api_keys": APIKeysKeys, "ticket": TicketKeys}
 _ROUTES: dict[Any, Any] = {GatewayConfig: RouteKeys, RunConfig: RunRouteKeys}
 Config = TypeVar("Config", bound=ServedConfig)
-_PATHS = ("cert", "key", "upstream_ca")
+_PATHS = ("cert", "key", "upstream_ca", "outbound_ca")
 
 
 def read_config(path: Path | None, flags: Mapping[str, Any], kind: type[Config] = GatewayConfig) -> Config:
@@ -204,6 +273,9 @@ def render_toml(config: ServedConfig, schema_path: str) -> str:
         if key == "route":
             for route in cast("list[dict[str, Any]]", value):
                 tables += ["", "[[route]]", *(f"{name} = {_toml(item)}" for name, item in route.items())]
+        elif key == "jwt":
+            for issuer, keys in cast("dict[str, Any]", value).items():
+                tables += ["", f"[jwt.{_toml(issuer)}]", *(f"{name} = {_toml(item)}" for name, item in keys.items())]
         elif key in _TABLES:
             items = cast("dict[str, Any]", value)
             tables += ["", f"[{key}]", *(f"{name} = {_toml(item)}" for name, item in items.items())]
@@ -251,6 +323,8 @@ def _convert_table(
             errors.append(_unknown_key(name, key, types, struct))
         elif key in _TABLES and struct in _ROUTES:
             values[key] = _convert_subtable(value, _TABLES[key], name, errors)
+        elif key == "jwt" and struct in _ROUTES:
+            values[key] = _convert_issuers(value, errors)
         elif key == "route" and struct in _ROUTES:
             values[key] = _convert_routes(value, _ROUTES[struct], errors)
         else:
@@ -265,6 +339,21 @@ def _convert_subtable(value: Any, struct: Any, name: str, errors: list[Configura
         errors.append(ConfigurationError(name, _found(value), f"a table: [{name}]"))
         return None
     return struct(**_convert_table(cast("dict[str, Any]", value), struct, f"{name}.", errors))
+
+
+def _convert_issuers(value: Any, errors: list[ConfigurationError]) -> dict[str, JWTKeys] | None:
+    if not isinstance(value, dict) or not all(
+        isinstance(item, dict) for item in cast("dict[str, Any]", value).values()
+    ):
+        errors.append(
+            ConfigurationError("jwt", _found(value), 'a table for each issuer: [jwt."https://id.example.com"]')
+        )
+        return None
+    issuers = cast("dict[str, dict[str, Any]]", value)
+    return {
+        issuer: JWTKeys(**_convert_table(table, JWTKeys, f'jwt."{issuer}".', errors))
+        for issuer, table in issuers.items()
+    }
 
 
 def _convert_routes(value: Any, struct: Any, errors: list[ConfigurationError]) -> list[Any] | None:
@@ -327,6 +416,14 @@ def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
             if isinstance(entries, ListKeys):
                 entries.file = entries.file and str(folder / entries.file)
                 entries.ca = entries.ca and str(folder / entries.ca)
+    keys_file = values.get("api_keys")
+    if isinstance(keys_file, APIKeysKeys) and keys_file.file:
+        keys_file.file = str(folder / keys_file.file)
+    for issuer in cast("dict[str, JWTKeys]", values.get("jwt") or {}).values():
+        if issuer.secret_file:
+            issuer.secret_file = str(folder / issuer.secret_file)
+        if issuer.jwks and issuer.jwks.startswith("file:"):
+            issuer.jwks = "file:" + str(folder / issuer.jwks.removeprefix("file:"))
     listen = values.get("listen")
     if isinstance(listen, str) and listen.startswith("unix:") and listen != "unix:":
         values["listen"] = "unix:" + str(folder / listen.removeprefix("unix:"))

@@ -5,15 +5,21 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from wsguard.config.certificates import DEVELOPMENT_NAMES
 from wsguard.config.collected import CollectedErrors
-from wsguard.config.file import GatewayConfig, ListKeys
+from wsguard.config.file import GatewayConfig, ListKeys, RequireKeys, TicketKeys
 from wsguard.config.units import parse_duration, parse_size
+from wsguard.engine.authenticators.api_key import APIKeys
+from wsguard.engine.authenticators.bearer import Bearer
 from wsguard.engine.policy import Policy
 from wsguard.engine.routes import RouteSyntaxError, check_route_path
+from wsguard.engine.tickets import Ticket
+from wsguard.engine.tokens.jwt import JWT
 from wsguard.guard import Guard
 from wsguard.identity.allow_lists import FileList, URLList
-from wsguard.observe.decision_log import DecisionLog, LogFormat, decision_logger
+from wsguard.observe.decision_log import DecisionLog, decision_logger
 from wsguard.vocabulary.bounds import BOUNDS, Limits
 from wsguard.vocabulary.errors import ConfigurationError
 from wsguard.vocabulary.host import Host, HostSyntaxError
@@ -26,10 +32,46 @@ if TYPE_CHECKING:
     from wsguard.engine.ports import KeptList
 
 
-def guard_of(routes: Mapping[str, Policy], limits: Limits, log_format: LogFormat, **proxies: Any) -> Guard:
+def guard_of(config: ServedConfig, routes: Mapping[str, Policy], limits: Limits, **proxies: Any) -> Guard:
     """Return the guard of a process of ours, whose log is stdout. Raises ConfigurationErrors as Guard does."""
-    log = DecisionLog(decision_logger(log_format), time.monotonic, limits.hints)
-    return Guard(routes=routes, limits=limits, log=log, **proxies)
+    log = DecisionLog(decision_logger(config.log_format or "text"), time.monotonic, limits.hints)
+    return Guard(
+        routes=routes,
+        authenticators=_credentials(config),
+        bearer=None if config.bearer is None else Bearer(**_given(config.bearer)),
+        ticket=_ticket(config.ticket),
+        public_url=config.public_url,
+        outbound=config.outbound or (),
+        outbound_ca=config.outbound_ca,
+        limits=limits,
+        log=log,
+        **proxies,
+    )
+
+
+def _credentials(config: ServedConfig) -> list[JWT | APIKeys]:
+    found: list[JWT | APIKeys] = [JWT(issuer, **_given(keys)) for issuer, keys in (config.jwt or {}).items()]
+    if config.api_keys is not None:
+        if config.api_keys.file is None:
+            raise ConfigurationError("api_keys.file", "nothing", "the file that `wsguard keys add` writes")
+        found.append(APIKeys(**_given(config.api_keys)))
+    return found
+
+
+def _ticket(keys: TicketKeys | None) -> Ticket | None:
+    if keys is None:
+        return None
+    given = _given(keys)
+    if "sold_for" not in given:
+        raise ConfigurationError("ticket.sold_for", "nothing", 'what buys a ticket, like ["bearer"]')
+    if "lifetime" in given:
+        given["lifetime"] = _parsed("ticket.lifetime", given["lifetime"], parse_duration)
+    return Ticket(**given)
+
+
+def _given(keys: msgspec.Struct) -> dict[str, Any]:
+    members = {name: getattr(keys, name) for name in keys.__struct_fields__}
+    return {name: value for name, value in members.items() if value is not None}
 
 
 def limits_of(table: Any) -> Limits:
@@ -91,6 +133,13 @@ def _policy(config: ServedConfig, route: PolicyKeys | None, names: Sequence[str]
         allow_missing_origin=value("allow_missing_origin", default=False),
         allow_null_origin=value("allow_null_origin", default=False),
         allow_http_loopback_origins=value("allow_http_loopback_origins", default=False),
+        allow_pattern_with_ambient=value("allow_pattern_with_ambient", default=False),
+        auth=value("auth", None),
+        anonymous=value("anonymous", default=False),
+        require=_requirement(value("require", None)),
+        origin_required=value("origin_required", "always"),
+        browsers=value("browsers", "allow"),
+        refusal=value("refusal", "status"),
         http=value("http", None),
         max_message=_parsed("max_message", value("max_message", None), parse_size),
         messages_per_second=value("messages_per_second", None),
@@ -100,11 +149,17 @@ def _policy(config: ServedConfig, route: PolicyKeys | None, names: Sequence[str]
     )
 
 
+def _requirement(keys: RequireKeys | None) -> dict[str, list[str]] | None:
+    written = {} if keys is None else {"scopes": keys.scopes, "groups": keys.groups}
+    return {name: entries for name, entries in written.items() if entries is not None} or None
+
+
 def _gateway_only(value: Callable[[str, Any], Any]) -> dict[str, Any]:
     return {
         "compression": value("compression", "off") == "passthrough",
         "upstream_host": _rewrite("upstream_host", value("upstream_host", "preserve")),
         "upstream_origin": _rewrite("upstream_origin", value("upstream_origin", "preserve")),
+        "forward_credential": bool(value("forward_credential", None)),
     }
 
 

@@ -70,7 +70,7 @@ def load_run(
     }
     guard = None
     if policies and not errors.all:
-        guard = errors.attempt(lambda: guard_of(policies, limits, config.log_format or "text", **proxies))
+        guard = errors.attempt(lambda: guard_of(config, policies, limits, **proxies))
     told = {error.key.removeprefix("--") for error in read_errors}
     found = [*read_errors, *(error for error in errors.all if error.key not in told)]
     if found or guard is None:

@@ -44,6 +44,7 @@ async def authenticate(
         if answer.expires_at is not None and answer.expires_at <= context.now:
             return _challenged(Refusal(reasons.CREDENTIAL_EXPIRED, authenticator.name))
         context.in_header = in_header(authenticator)
+        context.field_name = getattr(authenticator, "field_name", None)
         return may_decide(authenticator, handshake, context) or answer
     if context.unless_explicit is not None:
         return context.unless_explicit

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from wsguard.vocabulary.decision import Accept
     from wsguard.vocabulary.fields import Fields
     from wsguard.vocabulary.handshake import Client, Handshake
+    from wsguard.vocabulary.identity import Identity
 
 RawFields = list[tuple[bytes, bytes]]
 
@@ -40,6 +42,9 @@ _NEVER_STRIPPED = frozenset(
 )
 _MANAGED = frozenset({b"x-forwarded", b"forwarded", b"x-real-ip", b"x-client-ip", b"true-client-ip"})
 _MANAGED_PREFIXES = (b"x-forwarded-", b"x-wsguard-")
+# Visible ASCII but "%": what stands for itself in an identity field.
+_VISIBLE = bytes(byte for byte in range(0x21, 0x7F) if byte != ord("%"))
+LONGEST_IDENTITY_FIELD = 1024
 _FOLDED = bytes.maketrans(b"_.", b"--")
 
 
@@ -98,6 +103,8 @@ def forwarded_fields(handshake: Handshake, accept: Accept, upstream: UpstreamNam
     dropped = _dropped_names(handshake)
     if accept.drop_cookies:
         dropped.add(b"cookie")
+    if accept.consumed is not None:
+        dropped.add(accept.consumed)
     fields: RawFields = []
     for name, value in handshake.fields:
         lower = name.lower()
@@ -114,7 +121,29 @@ def forwarded_fields(handshake: Handshake, accept: Accept, upstream: UpstreamNam
         fields.insert(0, (b"Host", upstream.authority.encode("ascii")))
     if handshake.is_handshake:
         fields += _handshake_fields(handshake, accept)
+    if accept.identity is not None:
+        fields += identity_fields(accept.identity)
     return fields + _proxy_fields(handshake, accept.client)
+
+
+def identity_fields(identity: Identity) -> RawFields:
+    """
+    Return who it is, as fields for an upstream: ``X-WSGuard-Subject``, ``-Issuer``, ``-Method``, ``-Scopes``, ``-Groups``.
+
+    ``%`` and everything outside visible ASCII is percent-encoded (RFC 3986 §2.1); several values stand apart by a space.
+    """
+    values = {
+        b"X-WSGuard-Subject": [identity.subject],
+        b"X-WSGuard-Issuer": [identity.issuer],
+        b"X-WSGuard-Method": [identity.method],
+        b"X-WSGuard-Scopes": sorted(identity.scopes),
+        b"X-WSGuard-Groups": sorted(identity.groups),
+    }
+    return [(name, " ".join(map(_encoded, texts)).encode("ascii")) for name, texts in values.items()]
+
+
+def _encoded(text: str) -> str:
+    return quote(text.encode("utf-8", "surrogatepass"), safe=_VISIBLE)
 
 
 def deflate_offer(handshake: Handshake, accept: Accept) -> bytes | None:

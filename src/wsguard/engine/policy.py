@@ -18,6 +18,7 @@ from wsguard.engine.carriage import in_header
 from wsguard.engine.checks.host import HostRules
 from wsguard.engine.checks.origin import OriginRules
 from wsguard.engine.checks.target import is_unambiguous
+from wsguard.engine.forwarding import LONGEST_IDENTITY_FIELD, identity_fields
 from wsguard.engine.ports import KeptList
 from wsguard.vocabulary import close_codes, reasons
 from wsguard.vocabulary.bounds import DEFAULTS, Limits, check_bound
@@ -65,6 +66,8 @@ class Policy:
     with authenticators, else ``open``. *refusal*: ``close`` tells a browser's script why its credential was refused, by
     a socket that is opened and closed at once.
 
+    *forward_credential* lets the upstream see the header credential that decided.
+
     *max_message* (bytes), *messages_per_second*, *idle* and *max_lifetime* (seconds) bound a live socket; the ranges
     stand in ``bounds.BOUNDS``, None means not bounded here.
 
@@ -90,6 +93,7 @@ class Policy:
     browsers: Browsers = "allow"
     http: PageRule | None = None
     refusal: RefusalForm = "status"
+    forward_credential: bool = False
     compression: bool = False
     max_message: int | None = None
     messages_per_second: int | None = None
@@ -207,6 +211,7 @@ class Context:
     unless_explicit: Refusal | None = None
     redemption: Redemption | None = None
     in_header: bool = False
+    field_name: bytes | None = None
 
     policy: Policy = field(init=False)
 
@@ -295,10 +300,18 @@ async def _authenticated(handshake: Handshake, context: Context, route: Route) -
     identity = await authenticate(handshake, context, route.authenticators)
     if isinstance(identity, Refusal):
         return _refused(handshake, policy, identity)
-    lacking = policy.requirement.refusal(identity)
+    lacking = policy.requirement.refusal(identity) or _too_long(identity)
     if lacking is not None:
         return _refused(handshake, policy, lacking)
     return _accept(context, route, identity)
+
+
+def _too_long(identity: Identity) -> Refusal | None:
+    # An upstream is told who it is in fields, and may cut or refuse long ones: then it would be told something else.
+    for name, value in identity_fields(identity):
+        if len(value) > LONGEST_IDENTITY_FIELD:
+            return Refusal(reasons.IDENTITY_TOO_LONG, name.decode("ascii"))
+    return None
 
 
 def _refused(handshake: Handshake, policy: Policy, refusal: Refusal) -> Refuse:
@@ -408,6 +421,7 @@ def _accept(context: Context, route: Route, identity: Identity | None) -> Accept
         identity=identity,
         redemption=context.redemption,
         in_header=context.in_header,
+        consumed=None if policy.forward_credential else context.field_name,
         origin=context.origin,
         subprotocols=context.subprotocols,
     )

@@ -105,8 +105,12 @@ class Store(Protocol):
     """
     Shared state behind one small interface: values that are taken once, and streams that everybody reads.
 
-    Keys and values are bytes of ours (hashes, records); nothing secret is put there. Times are Unix seconds. Every
-    method may raise; whoever calls refuses then (503 ``store.unavailable``).
+    Keys are hashes (`wsguard.engine.store_keys.hashed_key`, at most 64 bytes), values records of ours; nothing secret is
+    put there. Times are Unix seconds, and what has expired at *now* is not there. Every method may raise StoreError,
+    within a time of the store's own; whoever calls refuses then (503 ``store.unavailable``). A command whose caller was
+    cancelled or got an error is done wholly or not at all, and nobody else gets its answer.
+
+    `wsguard.testing.check_store` tries all of this on any store.
     """
 
     @property
@@ -120,7 +124,11 @@ class Store(Protocol):
         ...
 
     async def put(self, space: str, key: bytes, value: bytes, *, expires_at: float, now: float) -> None:
-        """Keep *value* under (*space*, *key*) until *expires_at*. Raises StoreFull where its bound is reached."""
+        """
+        Keep *value* under (*space*, *key*) until *expires_at*, in place of what is there, a mark too.
+
+        Raises StoreFull where the store's bound is reached; then what was there stays.
+        """
         ...
 
     async def peek(self, space: str, key: bytes, *, now: float) -> Taken:
@@ -136,11 +144,16 @@ class Store(Protocol):
         ...
 
     async def append(self, stream: str, value: bytes, *, expires_at: float, now: float) -> int:
-        """Append *value* to *stream*, where it stays until *expires_at*; return its number, which only grows."""
+        """
+        Append *value* to *stream*, where it stays until *expires_at*, also if the machine loses its power.
+
+        Return its number: above 0 and above every number before it, of this and of other processes, with gaps. Raises
+        StoreFull as `put` does; the bound of the streams is their own, so that no flood of values keeps a record out.
+        """
         ...
 
     async def read(self, stream: str, *, after: int, now: float) -> Sequence[tuple[int, bytes]]:
-        """Return what *stream* holds behind the number *after*, in order."""
+        """Return all that *stream* holds behind the number *after*, in order. Nothing shows up behind a later number."""
         ...
 
     async def aclose(self) -> None:

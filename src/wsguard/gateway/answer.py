@@ -11,6 +11,7 @@ from wsguard.wire.head_writer import write_response_head
 from wsguard.wire.response_head import SWITCHING_PROTOCOLS, Upgraded, accept_for
 
 if TYPE_CHECKING:
+    from wsguard.endpoints.messages import EndpointResponse
     from wsguard.vocabulary.decision import Accept
     from wsguard.vocabulary.handshake import Handshake
     from wsguard.wire.response_head import ResponseHead
@@ -34,7 +35,17 @@ def refusal(
     return head if head_only else head + text
 
 
-def switching_protocols(handshake: Handshake, accept: Accept, head: ResponseHead, upgraded: Upgraded) -> bytes:
+def endpoint_answer(response: EndpointResponse, handshake: Handshake) -> bytes:
+    """Write what an endpoint of ours answers, and the connection's end."""
+    fields = [*response.fields, (b"Content-Length", b"%d" % len(response.body)), (b"Connection", b"close")]
+    host = handshake.fields.first(b"host")
+    head = write_response_head(response.status, delivered_fields(fields, host=host, secure=True))
+    return head + response.body
+
+
+def switching_protocols(
+    handshake: Handshake, accept: Accept, head: ResponseHead, upgraded: Upgraded, handle: str | None = None
+) -> bytes:
     """Write the 101: upgrade fields of ours, the app's other fields as on any answer (RFC 6455 §4.2.2)."""
     key = handshake.fields.first(b"sec-websocket-key") or b""
     fields = [(b"Upgrade", b"websocket"), (b"Connection", b"Upgrade"), (b"Sec-WebSocket-Accept", accept_for(key))]
@@ -43,6 +54,8 @@ def switching_protocols(handshake: Handshake, accept: Accept, head: ResponseHead
         fields.append((b"Sec-WebSocket-Protocol", subprotocol.encode("ascii")))
     if upgraded.extension is not None:
         fields.append((b"Sec-WebSocket-Extensions", upgraded.extension.encode("ascii")))
+    if handle is not None:
+        fields.append((b"X-WSGuard-Session", handle.encode("ascii")))
     theirs = [
         (name, value)
         for name, value in returned_fields(head.fields, head.fields.list_members(b"connection"))

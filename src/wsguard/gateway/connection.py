@@ -6,11 +6,19 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from wsguard.endpoints.messages import MAX_BODY, EndpointRequest
 from wsguard.engine.forwarding import deflate_offer, forwarded_fields
 from wsguard.engine.sessions import Session
-from wsguard.gateway.answer import refusal, switching_protocols
+from wsguard.gateway.answer import endpoint_answer, refusal, switching_protocols
 from wsguard.gateway.handshake import ConnectionFacts, handshake_from
-from wsguard.gateway.http_proxy import CutShort, PageRequest, RequestBodyFailure, forward_refusal, serve_page
+from wsguard.gateway.http_proxy import (
+    CutShort,
+    PageRequest,
+    RequestBodyFailure,
+    forward_refusal,
+    read_body,
+    serve_page,
+)
 from wsguard.gateway.relay import Relay, RelayOutcome
 from wsguard.gateway.stream import ByteStream, StreamEnded
 from wsguard.gateway.upstream import Upstream, read_response_head
@@ -29,7 +37,8 @@ if TYPE_CHECKING:
     from wsguard.gateway.relay import Heartbeat
     from wsguard.gateway.stream import ReadBuffer
     from wsguard.gateway.transports import TransportEngine
-    from wsguard.guard import Guard
+    from wsguard.guard import Admission, Guard
+    from wsguard.guard.guard import Endpoint
     from wsguard.vocabulary.bounds import Limits
     from wsguard.vocabulary.decision import Accept
     from wsguard.vocabulary.handshake import Handshake
@@ -37,6 +46,10 @@ if TYPE_CHECKING:
     from wsguard.wire.response_head import ResponseHead, Upgraded
 
 _DENIALS = frozenset({401, 403})
+
+
+class CredentialWithdrawn(Exception):
+    """The credential was revoked while the upstream was asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,22 +138,34 @@ class Connection:
         """Serve one request; return whether the connection can serve another."""
         handshake = handshake_from(head, self._facts)
         guard = self._services.guard
+        endpoint = guard.endpoint_of(handshake)
+        if endpoint is not None:
+            return await self._answer_endpoint(endpoint, head, handshake)
         decision = await guard.decide(handshake, guard.client_of(handshake))
         if handshake.is_handshake and self._pipelined and not isinstance(decision, Refuse):
             decision = Refuse(reasons.SYNTAX_PIPELINED)
-        if not isinstance(decision, Refuse) and not self._place.admit():
+        if not handshake.is_handshake and not isinstance(decision, Refuse) and not self._place.admit():
             decision = Refuse(reasons.LIMITS_ADDRESS, headers=(("Retry-After", "60"),))
+        admission = None
+        if handshake.is_handshake and not isinstance(decision, Refuse):
+            outcome = await guard.admit(handshake, decision, self._place)
+            if isinstance(outcome, Refuse):
+                decision = outcome
+            else:
+                admission = outcome
         if isinstance(decision, Refuse):
             await self._refuse(handshake, decision)
             return False
         try:
-            if handshake.is_handshake:
-                await self._open_socket(head, handshake, decision)
+            if admission is not None:
+                await self._open_socket(head, handshake, admission)
                 return False
             page = PageRequest(head, handshake, decision, self._stream, self._services.limits)
             return await serve_page(page, self._services.upstream)
         except UpstreamFailure as failure:
             await self._refuse(handshake, Refuse(failure.reason, failure.detail))
+        except CredentialWithdrawn:
+            await self._refuse(handshake, Refuse(reasons.SESSION_REVOKED))
         except RequestBodyFailure as failure:
             await self._refuse(handshake, Refuse(failure.reason))
         except CutShort:
@@ -155,13 +180,28 @@ class Connection:
             await self._refuse(handshake, Refuse(reasons.GATEWAY_FAULT, type(fault).__name__))
         return False
 
-    async def _open_socket(self, head: RequestHead, handshake: Handshake, accept: Accept) -> None:
+    async def _answer_endpoint(self, endpoint: Endpoint, head: RequestHead, handshake: Handshake) -> bool:
+        guard = self._services.guard
+        if not self._place.admit():
+            await self._refuse(handshake, Refuse(reasons.LIMITS_ADDRESS, headers=(("Retry-After", "60"),)))
+            return False
+        try:
+            body = await read_body(head, self._stream, self._services.limits, MAX_BODY)
+        except RequestBodyFailure as failure:
+            await self._refuse(handshake, Refuse(failure.reason))
+            return False
+        request = EndpointRequest(handshake, guard.client_of(handshake), body)
+        await self._stream.write(endpoint_answer(await guard.answer(endpoint, request), handshake))
+        return False
+
+    async def _open_socket(self, head: RequestHead, handshake: Handshake, admission: Admission) -> None:
+        accept = admission.accept
         upstream = await self._services.upstream.connect()
         try:
             answer = await self._upgrade(upstream, handshake, accept)
             if answer.status == SWITCHING_PROTOCOLS:
                 upgraded = self._check_upgrade(answer, handshake, accept)
-                self._begin_relay(upstream, handshake, accept, answer, upgraded)
+                self._begin_relay(upstream, handshake, admission, answer, upgraded)
             else:
                 page = PageRequest(head, handshake, accept, self._stream, self._services.limits)
                 await forward_refusal(page, answer, upstream)
@@ -196,10 +236,11 @@ class Connection:
         )
 
     def _begin_relay(
-        self, upstream: ByteStream, handshake: Handshake, accept: Accept, answer: ResponseHead, upgraded: Upgraded
+        self, upstream: ByteStream, handshake: Handshake, admission: Admission, answer: ResponseHead, upgraded: Upgraded
     ) -> None:
         services = self._services
-        session = Session(**services.guard.session_facts(handshake, accept))
+        accept = admission.accept
+        session = Session(**admission.facts)
         relay = Relay(
             session,
             client=self._stream,
@@ -214,12 +255,15 @@ class Connection:
             randomness=services.guard.randomness,
             on_end=lambda outcome: self._ended(relay, outcome),
         )
-        # Register, then (once there is a store) look for a revocation, then send the 101: nothing slips between.
-        services.guard.sessions.add(session)
+        # Register, then look whether it is revoked, then send the 101: nothing slips between.
+        stands = services.guard.register(session)
+        if not stands:
+            services.guard.sessions.remove(session)
+            raise CredentialWithdrawn
         if self._stream.lost:
             services.guard.sessions.remove(session)
             raise StreamEnded
-        self._stream.transport.write(switching_protocols(handshake, accept, answer, upgraded))
+        self._stream.transport.write(switching_protocols(handshake, accept, answer, upgraded, admission.handle))
         services.heartbeat.add(relay)
         services.guard.tell_opened(session)
         self._warn_of_missing_subprotocol(handshake, accept, upgraded)

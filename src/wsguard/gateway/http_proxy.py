@@ -129,6 +129,29 @@ def _was_read(sender: asyncio.Task[bool] | None) -> bool:
     )
 
 
+async def read_body(head: RequestHead, client: ByteStream, limits: Limits, longest: int) -> bytes:
+    """
+    Return the body of a request that we answer ourselves, or a little more than *longest* bytes of it.
+
+    Raises RequestBodyFailure for one that is broken, or that stops coming.
+    """
+    decoder = decoder_for(head.body)
+    body = b""
+    try:
+        while not decoder.done and len(body) <= longest:
+            payload, rest = decoder.feed(client.take_all())
+            client.put_back(rest)
+            body += payload
+            if not decoder.done and not client.data:
+                async with asyncio.timeout(limits.head_timeout):
+                    await client.more()
+    except TimeoutError:
+        raise RequestBodyFailure(reasons.BODY_SLOW) from None
+    except BodyViolation:
+        raise RequestBodyFailure(reasons.BODY_BROKEN) from None
+    return body
+
+
 async def _send_body(page: PageRequest, stream: ByteStream) -> bool:
     """
     Pump the request body upstream; return whether it was read to its end.

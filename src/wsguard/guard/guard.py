@@ -8,37 +8,69 @@ opened, the authenticators that it names are found, and a decision that waits is
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import secrets
 import time
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
 
-from wsguard.engine.carriage import WITHOUT_ORIGIN
-from wsguard.engine.checks.host import HostRules
+from wsguard.endpoints.desk import Desk
+from wsguard.endpoints.messages import EndpointRequest, EndpointResponse, refused
+from wsguard.endpoints.public_url import read_public_url
+from wsguard.endpoints.renew import answer_renew
+from wsguard.endpoints.session import answer_session
+from wsguard.endpoints.ticket import answer_ticket
 from wsguard.engine.limits import AddressLimits, address_key
 from wsguard.engine.policy import Policy, decide
 from wsguard.engine.proxies import TrustedProxies, client_of
-from wsguard.engine.routes import Route, RouteSyntaxError, RouteTable
+from wsguard.engine.revocations import Revocation, Revocations
 from wsguard.engine.sessions import Session, SessionRegistry
-from wsguard.identity.allow_lists import open_list
+from wsguard.engine.tickets import SPACE, handle_digest, new_secret
+from wsguard.guard.assembly import Assembly, World, written_routes
+from wsguard.guard.deadlines import Deadlines
 from wsguard.observe.decision_log import DecisionLog, guard_logger
-from wsguard.vocabulary import reasons
+from wsguard.store.memory import MemoryStore
+from wsguard.vocabulary import close_codes, reasons
 from wsguard.vocabulary.bounds import DEFAULTS, Limits
-from wsguard.vocabulary.decision import Accept, Refuse
-from wsguard.vocabulary.errors import ConfigurationError, ConfigurationErrors, nearest_name
+from wsguard.vocabulary.decision import Accept, Refusal, Refuse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
-    from wsguard.engine.ports import Authenticator, Clock, HostList, OriginList, Randomness, WallClock
-    from wsguard.identity.allow_lists import OpenList
+    from wsguard.engine.authenticators.bearer import Bearer
+    from wsguard.engine.limits import Place
+    from wsguard.engine.ports import Clock, Randomness, Store, WallClock
+    from wsguard.engine.tickets import Ticket
+    from wsguard.guard.assembly import Credential
     from wsguard.observe.decision_log import Value
-    from wsguard.vocabulary.decision import Decision
+    from wsguard.vocabulary.decision import Decision, Redemption
     from wsguard.vocabulary.handshake import Client, Handshake
-    from wsguard.vocabulary.host import Host
-    from wsguard.vocabulary.origin import Origin
+    from wsguard.vocabulary.identity import Identity
 
-T = TypeVar("T")
 _ID_BYTES = 8
+
+
+Endpoint = Callable[["Desk", EndpointRequest], Awaitable[EndpointResponse]]
+_ENDPOINTS: dict[bytes, Endpoint] = {
+    b"/.wsguard/ticket": answer_ticket,
+    b"/.wsguard/renew": answer_renew,
+    b"/.wsguard/session": answer_session,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """
+    An admitted handshake: the *facts* that its `Session` is made of.
+
+    *handle* is its renewal handle, to be told in the 101 and nowhere else; None where it has none to tell.
+    """
+
+    accept: Accept
+    facts: dict[str, Any]
+    handle: str | None = field(repr=False, default=None)
 
 
 class Guard:
@@ -48,7 +80,13 @@ class Guard:
     Give one *policy* for everything, or *routes*, a mapping of paths (exact, or ending in ``/*``) to policies in the
     order in which they are tried. *authenticators* are those that policies name in ``auth``. *trusted_proxies* are
     the addresses and ranges (or ``unix``) whose X-Forwarded-* and Forwarded fields are believed; without it nobody's.
-    *limits* are the bounds in force; *log* replaces the decision log.
+
+    Among the *authenticators* `JWT` is an issuer of bearer tokens, `APIKeys` a file of keys; *bearer* says in which
+    header a token stands. *outbound* lists private networks that calls to issuers may reach, *outbound_ca* adds a CA.
+
+    *ticket* sells tickets for routes whose ``auth`` names ``ticket``; *public_url* (``https://app.example.com``) is
+    what their addresses are made of, by default the only served host. *store* keeps tickets; by default this process's
+    memory. *limits* are the bounds in force; *log* replaces the decision log.
 
     Raises ConfigurationErrors, all at once, for a policy that cannot work: an unknown authenticator, a route that an
     earlier one hides entirely, an ambient authenticator without explicit origins.
@@ -59,9 +97,15 @@ class Guard:
         policy: Policy | None = None,
         *,
         routes: Mapping[str, Policy] | None = None,
-        authenticators: Sequence[Authenticator] = (),
+        authenticators: Sequence[Credential] = (),
+        bearer: Bearer | None = None,
         trusted_proxies: Iterable[str] = (),
         trust_any_proxy: bool = False,
+        ticket: Ticket | None = None,
+        public_url: str | None = None,
+        store: Store | None = None,
+        outbound: Sequence[str] = (),
+        outbound_ca: str | Path | None = None,
         limits: Limits = DEFAULTS,
         log: DecisionLog | None = None,
         clock: Clock = time.monotonic,
@@ -76,9 +120,18 @@ class Guard:
         self.log = DecisionLog(guard_logger(), clock, limits.hints) if log is None else log
         self.sessions = SessionRegistry()
         self.addresses = AddressLimits(limits, clock)
-        self._lists: list[OpenList[Any]] = []
-        self.routes = _Assembly(self, authenticators).table(_written(policy, routes))
-        self._waiting = {route.path for route in self.routes.routes if route.authenticators or _keeps_lists(route)}
+        self.store: Store = MemoryStore(limits, randomness) if store is None else store
+        self.revocations = Revocations()
+        self.deadlines = Deadlines(self.sessions, wall_clock, self._expired)
+        self._ticket = ticket
+        world = World(
+            limits, clock, self.log, self.store, bearer, outbound, outbound_ca, self._replayed, self._withdrawn
+        )
+        assembly = Assembly(written_routes(policy, routes), authenticators, ticket, world)
+        self.routes = assembly.table
+        self._assembly = assembly
+        self._waits = any(route.authenticators or route.policy.keeps_lists for route in self.routes.routes)
+        self._desk = None if ticket is None else self._opened_desk(ticket, public_url)
 
     def __repr__(self) -> str:
         """Name the routes."""
@@ -92,6 +145,7 @@ class Guard:
             for route in self.routes.routes
             for notice in route.policy.notices
         ]
+        notices += self._assembly.notices
         if self.proxies.is_anybody:
             notices.append("trust_any_proxy: every peer is believed in what it says of the client")
         return notices
@@ -113,8 +167,8 @@ class Guard:
         key = self.cap_key(client)
         retry_after = self.addresses.attempt(key) if handshake.is_handshake and key is not None else None
         deciding = decide(handshake, self.routes, limits=self.limits, client=client, now=self.wall_clock())
-        if self._waiting:
-            self._start_lists()
+        if self._waits:
+            self._start()
             try:
                 async with asyncio.timeout(self.limits.decision):
                     decision = await deciding
@@ -122,7 +176,11 @@ class Guard:
                 return Refuse(reasons.POLICY_SLOW)
         else:
             decision = await deciding
-        if retry_after is not None and not isinstance(decision, Refuse):
+        if isinstance(decision, Refuse):
+            return decision
+        if decision.identity is not None and not self._still_holds(decision.identity):
+            return Refuse(reasons.SESSION_REVOKED, headers=(("WWW-Authenticate", 'Bearer error="invalid_token"'),))
+        if retry_after is not None:
             return Refuse(reasons.LIMITS_ADDRESS, headers=(("Retry-After", str(retry_after)),))
         return decision
 
@@ -145,7 +203,149 @@ class Guard:
         )
         return request_id
 
-    def session_facts(self, handshake: Handshake, accept: Accept) -> dict[str, Any]:
+    async def admit(self, handshake: Handshake, accept: Accept, place: Place | None) -> Admission | Refuse:
+        """
+        Let an accepted handshake in, last of all: count its *place*, then take its ticket from the store.
+
+        Returns what its session is made of, or the Refuse that comes instead. A refused one spends no ticket.
+        """
+        if place is not None and not place.admit():
+            return Refuse(reasons.LIMITS_ADDRESS, headers=(("Retry-After", "60"),))
+        facts = self._session_facts(handshake, accept)
+        handle = None
+        if accept.redemption is not None:
+            refused = await self._redeem(accept.redemption, facts["public_id"])
+            if refused is not None:
+                return refused
+            facts["handle"] = accept.redemption.handle
+            facts["sold_by"] = accept.redemption.sold_by
+        elif accept.in_header and self._desk is not None:
+            handle = new_secret(self.randomness)
+            facts["handle"] = handle_digest(handle)
+        return Admission(accept, facts, handle)
+
+    async def _redeem(self, redemption: Redemption, public_id: str) -> Refuse | None:
+        try:
+            taken = await self.store.take(SPACE, redemption.key, mark=public_id.encode(), now=self.wall_clock())
+        except Exception as error:  # noqa: BLE001 - fail closed: whatever the store raises refuses (B-STORE-03)
+            return Refuse(reasons.STORE_UNAVAILABLE, type(error).__name__)
+        if taken.value is not None:
+            return None
+        if taken.mark is not None:
+            self._replayed(taken.mark)
+            return Refuse(reasons.TICKET_USED)
+        return Refuse(reasons.TICKET_UNKNOWN)
+
+    def _replayed(self, mark: bytes) -> None:
+        """Close the socket of a ticket's first redemption: of two who have it, nobody knows who is right."""
+        session = self.sessions.of_id(mark.decode("ascii", "replace"))
+        if session is not None and self._ticket is not None and self._ticket.replay_closes:
+            session.close(close_codes.CREDENTIAL, reasons.TICKET_REPLAYED.code)
+
+    def register(self, session: Session) -> bool:
+        """
+        Register *session*, then look whether it is revoked, before its 101 goes out: nothing slips between (RULES §8).
+
+        Returns False where it is: then it must not live.
+        """
+        self.sessions.add(session)
+        if session.identity is not None and not self._still_holds(session.identity):
+            return False
+        self.deadlines.watch(session)
+        return True
+
+    def _still_holds(self, identity: Identity) -> bool:
+        keys = self._assembly.keys
+        if identity.method == "api_key" and keys is not None and not keys.holds(identity):
+            return False
+        return not self.revocations.revokes(identity)
+
+    def _withdrawn(self, names: frozenset[str]) -> None:
+        """Close the sockets of API keys that are gone from their file, or allow less than before."""
+        for session in self.sessions:
+            identity = session.identity
+            if identity is not None and identity.method == "api_key" and identity.credential_id in names:
+                session.close(close_codes.CREDENTIAL, "revoked")
+
+    async def revoke(
+        self,
+        *,
+        subject: str | None = None,
+        issuer: str | None = None,
+        sid: str | None = None,
+        credential_id: str | None = None,
+        issued_before: float | None = None,
+    ) -> int:
+        """
+        Revoke what all the given names match and what was issued until *issued_before* (Unix seconds, default now).
+
+        Closes its live sockets with 3000 and refuses it from now on (401 ``session.revoked``). Returns how many sockets
+        of this process were closed. Raises RevocationSyntaxError where nobody is named.
+        """
+        members = {"subject": subject, "issuer": issuer, "sid": sid, "credential_id": credential_id}
+        revocation = Revocation.read({**members, "issued_before": issued_before}, self.wall_clock())
+        self.revocations.add(revocation)
+        closed = 0
+        for session in self.sessions:
+            if session.identity is not None and revocation.matches(session.identity) and session.closing is None:
+                session.close(close_codes.CREDENTIAL, "revoked")
+                closed += 1
+        self.log.event("session.revoked", **members, issued_before=revocation.issued_before, closed=closed)
+        return closed
+
+    def endpoint_of(self, handshake: Handshake) -> Endpoint | None:
+        """Return what answers a page under ``/.wsguard/``, or None where nothing does."""
+        if self._desk is None or handshake.is_handshake:
+            return None
+        return _ENDPOINTS.get(handshake.raw_path)
+
+    async def answer(self, endpoint: Endpoint, request: EndpointRequest) -> EndpointResponse:
+        """Answer *request* to *endpoint*, and write its log line; raises nothing."""
+        desk = cast("Desk", self._desk)
+        try:
+            self._start()
+            async with asyncio.timeout(self.limits.decision):
+                response = await endpoint(desk, request)
+        except TimeoutError:
+            response = refused(Refusal(reasons.POLICY_SLOW))
+        except Exception as error:  # noqa: BLE001 - fail closed: whatever an endpoint raises refuses
+            response = refused(Refusal(reasons.GATEWAY_FAULT, type(error).__name__))
+        request_id = self._tell_answer(request, response)
+        fields = [*response.fields, (b"X-Request-Id", request_id.encode("ascii"))]
+        return dataclasses.replace(response, fields=fields)
+
+    def _tell_answer(self, request: EndpointRequest, response: EndpointResponse) -> str:
+        refusal = response.refusal
+        if refusal is not None:
+            refuse = Refuse(refusal.reason, refusal.detail, refusal.setting)
+            return self.tell_refusal(request.handshake, request.client, refuse)
+        if response.event:
+            place = where(request.handshake)
+            self.log.event(
+                response.event, **{**response.values, "origin": place["origin"], "peer": str(request.client.peer)}
+            )
+        return self.request_id()
+
+    def _opened_desk(self, ticket: Ticket, public_url: str | None) -> Desk:
+        return Desk(
+            table=self.routes,
+            limits=self.limits,
+            store=self.store,
+            ticket=ticket,
+            sellers=self._assembly.sellers,
+            sessions=self.sessions,
+            revocations=self.revocations,
+            public_url=read_public_url(public_url, self.routes),
+            request_headers=self._assembly.headers,
+            clock=self.clock,
+            wall_clock=self.wall_clock,
+            randomness=self.randomness,
+        )
+
+    def _expired(self, session: Session) -> None:
+        session.close(close_codes.CREDENTIAL, close_codes.TEXTS[close_codes.CREDENTIAL])
+
+    def _session_facts(self, handshake: Handshake, accept: Accept) -> dict[str, Any]:
         """Return what a new `Session` for *handshake* is made of."""
         place = where(handshake)
         return {
@@ -192,19 +392,15 @@ class Guard:
             **_who(session),
         )
 
-    def _start_lists(self) -> None:
-        for kept in self._lists:
-            kept.start()
+    def _start(self) -> None:
+        for running in self._assembly.background:
+            running.start()
 
     def stop(self) -> None:
-        """End what runs in the background: the polls of lists. A decision afterwards starts them anew."""
-        for kept in self._lists:
-            kept.stop()
-
-    def keep_list(self, kept: OpenList[T]) -> OpenList[T]:
-        """Remember a list that has to be started and stopped, and return it."""
-        self._lists.append(kept)
-        return kept
+        """End what runs in the background: polls of lists, the timer of credentials. A decision starts them anew."""
+        self.deadlines.stop()
+        for running in self._assembly.background:
+            running.stop()
 
 
 def where(handshake: Handshake) -> dict[str, str | None]:
@@ -231,113 +427,3 @@ def _who(session: Session) -> dict[str, str | None]:
         "credential_id": identity.credential_id,
         "sid": identity.sid,
     }
-
-
-def _written(policy: Policy | None, routes: Mapping[str, Policy] | None) -> list[tuple[str, Policy]]:
-    if (policy is None) == (routes is None):
-        found = "neither" if policy is None else "both"
-        raise ConfigurationError("Guard", f"{found} of policy and routes", "Guard(policy) or Guard(routes={…})")
-    if policy is not None:
-        return [("/*", policy)]
-    written = list((routes or {}).items())
-    if not written:
-        raise ConfigurationError("routes", "an empty mapping", 'at least one, like {"/ws/*": Policy(…)}')
-    return written
-
-
-def _keeps_lists(route: Route) -> bool:
-    return route.policy.origins_are_kept or route.policy.hosts_are_kept
-
-
-class _Assembly:
-    """Joins policies, authenticators and lists into a route table, and tells all that is wrong at once."""
-
-    def __init__(self, guard: Guard, authenticators: Sequence[Authenticator]) -> None:
-        self._guard = guard
-        self._errors: list[ConfigurationError] = []
-        self._authenticators: dict[str, Authenticator] = {}
-        for authenticator in authenticators:
-            name = authenticator.name
-            if name in self._authenticators:
-                self._error("authenticators", f"two of the name {name!r}", "one of each name")
-            if authenticator.carriage not in ("ambient", "explicit"):
-                self._error(f"authenticator {name}", f"carriage {authenticator.carriage!r}", '"ambient" or "explicit"')
-            self._authenticators[name] = authenticator
-
-    def _error(self, key: str, found: str, expected: str, nearest: str | None = None) -> None:
-        self._errors.append(ConfigurationError(key, found, expected, nearest))
-
-    def table(self, written: list[tuple[str, Policy]]) -> RouteTable:
-        routes: list[Route] = []
-        for path, policy in written:
-            named = self._named(path, policy)
-            try:
-                route = Route(path, policy, named, *self._opened(policy, named))
-            except RouteSyntaxError as error:
-                self._error("routes", repr(path), str(error))
-            except ConfigurationError as error:
-                self._errors.append(error)
-            else:
-                self._check_ambient(route)
-                routes.append(route)
-        table = RouteTable(tuple(routes))
-        for hidden, earlier in table.hidden():
-            self._error("routes", f"{hidden.path!r} behind {earlier.path!r}, which hides it", "the narrower one first")
-        if self._errors:
-            raise ConfigurationErrors(self._errors)
-        return table
-
-    def _named(self, path: str, policy: Policy) -> tuple[Authenticator, ...]:
-        if policy.auth is None or policy.anonymous:
-            if policy.anonymous:
-                return ()
-            if self._authenticators:
-                names = ", ".join(self._authenticators)
-                self._error(f"routes {path}: auth", "nothing", f"some of {names}, or anonymous=True")
-            return ()
-        found: list[Authenticator] = []
-        for name in policy.auth:
-            authenticator = self._authenticators.get(name)
-            if authenticator is None:
-                there = ", ".join(self._authenticators) or "none"
-                nearest = nearest_name(name, self._authenticators)
-                self._error(f"routes {path}: auth", repr(name), f"an authenticator that there is ({there})", nearest)
-            else:
-                found.append(authenticator)
-        return tuple(found)
-
-    def _check_ambient(self, route: Route) -> None:
-        policy = route.policy
-        without = WITHOUT_ORIGIN if policy.browsers == "refuse" else frozenset[str]()
-        ambient = [one.name for one in route.authenticators if one.carriage == "ambient" and one.name not in without]
-        if not ambient:
-            return
-        key = f"routes {route.path}: origins"
-        names = ", ".join(ambient)
-        if policy.origins is None or (not policy.origins_are_kept and not policy.origin_rules.is_explicit):
-            self._error(key, repr(policy.origins), f"the origins written out: browsers attach {names} by themselves")
-        elif policy.origin_rules.patterns and not policy.allow_pattern_with_ambient:
-            expected = f"no pattern beside {names}, or allow_pattern_with_ambient=True"
-            self._error(key, repr(list(cast("Sequence[str]", policy.origins))), expected)
-
-    def _opened(self, policy: Policy, named: tuple[Authenticator, ...]) -> tuple[OriginList | None, HostList | None]:
-        guard = self._guard
-        ambient = any(one.carriage == "ambient" for one in named) and not policy.allow_pattern_with_ambient
-
-        def read_origins(entries: Sequence[str]) -> Callable[[Origin], bool]:
-            rules = policy.origin_entries(entries)
-            if ambient and rules.patterns:
-                raise ConfigurationError("origins", "a pattern", "exact origins beside an ambient authenticator")
-            return rules.lists
-
-        def read_hosts(entries: Sequence[str]) -> Callable[[Host], bool]:
-            return HostRules.read(entries).serves
-
-        origins: OriginList | None = None
-        hosts: HostList | None = None
-        world: Any = {"limits": guard.limits, "clock": guard.clock, "log": guard.log}
-        if policy.origins_are_kept:
-            origins = guard.keep_list(open_list("origins", policy.origins, read=read_origins, **world))
-        if policy.hosts_are_kept:
-            hosts = guard.keep_list(open_list("hosts", policy.hosts, read=read_hosts, **world))
-        return origins, hosts

@@ -95,16 +95,15 @@ def _why_accepted(result: HandshakeResult) -> list[str]:
 
 
 def _why_refused(result: HandshakeResult) -> list[str]:
-    meanings = [reason.meaning for reason in all_reasons() if reason.code == result.reason]
-    advice = [f"why:  {meaning}" for meaning in meanings]
-    if result.hint is not None:
-        advice.append(f"to allow it, write in the policy: {result.hint}")
+    advice = [f"why:  {reason.meaning}" for reason in all_reasons() if reason.code == result.reason]
     if result.reason == "origin.missing":
         advice.append('a browser always sends one: write origin="https://…" in the test')
-    if result.reason == "host.not_allowed":
-        advice.append("the Host is not one that this app serves: host=… in the test is the app's own name")
+    elif result.reason == "host.not_allowed":
+        advice.append("if the app has another name, write it in the test: host=…")
+    if result.hint is not None:
+        advice.append(f"to allow it, write in the policy: {result.hint}")
     if result.event != REFUSED:
-        advice.append("why is in the guard's own log, which is not wsguard.decisions here")
+        advice.append("why stands in the guard's own log, which is not wsguard.decisions here")
     return advice
 
 

@@ -12,8 +12,8 @@ def browser_headers(origin: str) -> dict[str, str]:
     """
     Return what a browser adds to a handshake of a page from *origin*, for a client that does not: TestClient.
 
-    Give a full URL beside it: ``client.websocket_connect("wss://app.example.com/ws", headers=browser_headers(origin))``.
-    By itself Starlette's TestClient says scheme ``ws``, Host ``testserver``, a key of 7 bytes, no Upgrade and no Origin.
+    Give a full URL beside it: ``websocket_connect("wss://app.example.com/ws", headers=browser_headers(origin=…))``. By
+    itself Starlette's TestClient says scheme ``ws``, Host ``testserver``, a key of 7 bytes, no Upgrade and no Origin.
     """
     return {"origin": origin, **upgrade_headers()}
 

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections import OrderedDict
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -63,7 +63,7 @@ class DecisionCapture(logging.Handler):
         """Keep the line of a handshake's answer."""
         name, values = getattr(record.msg, "name", None), getattr(record.msg, "values", None)
         if name in _ANSWERS and isinstance(values, dict):
-            self._lines.append(DecisionLine(str(name), values, record.getMessage()))
+            self._lines.append(DecisionLine(str(name), cast("dict[str, Any]", values), record.getMessage()))
 
     def line(self, request_id: str | None, peer: str) -> DecisionLine | None:
         """Return the line of the request id, or of the peer, or the only one that there is."""

@@ -48,7 +48,6 @@ class HandshakeResult:
     sent: str
     log: str
     event: str | None = field(repr=False)
-    sent_offer: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def accepted(self) -> bool:

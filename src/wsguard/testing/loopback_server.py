@@ -57,6 +57,8 @@ class LoopbackServer:
         self._server.startup = startup_then_tell
         try:
             self._server.run(sockets=[self._listener])
+        except SystemExit:
+            pass  # so uvicorn ends where the lifespan fails; `_await_start` tells it
         finally:
             self._settled.set()
 

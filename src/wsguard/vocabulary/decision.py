@@ -93,7 +93,8 @@ class Accept:
     *route* is the path of the route whose policy decided; *subprotocols* tells forwarding which are taken out.
     *compression* lets permessage-deflate stay in the offer, *max_message* bounds a message in bytes where one is
     written; *upstream_host* and *upstream_origin* are ``preserve``, ``upstream`` or a value to send instead.
-    *in_header* tells that an explicit credential in a header field decided, *drop_cookies* keeps the cookies of an
+    *in_header* tells that an explicit credential in a header field decided; *consumed* is that field, in lower case,
+    which an upstream does not see. *drop_cookies* keeps the cookies of an
     unlisted origin's handshake from the app. *client* is whom the request comes from as judged, *source* the list that
     allowed the origin, *limits* what a live socket is held to.
     """
@@ -110,6 +111,7 @@ class Accept:
     identity: Identity | None = None
     redemption: Redemption | None = None
     in_header: bool = False
+    consumed: bytes | None = None
     origin: OriginProof | None = None
     subprotocols: Subprotocols = field(default_factory=Subprotocols)
 

@@ -1,0 +1,63 @@
+"""``POST /.wsguard/renew``: a fresh credential lengthens the life of a live socket, in place; it never shortens one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from wsguard.endpoints.desk import answer, customer_of
+from wsguard.endpoints.messages import answered, json_members, refused
+from wsguard.endpoints.ticket import named, session_times
+from wsguard.engine.tickets import handle_digest
+from wsguard.vocabulary import close_codes, reasons
+from wsguard.vocabulary.decision import Refusal
+
+if TYPE_CHECKING:
+    from wsguard.endpoints.desk import Customer, Desk
+    from wsguard.endpoints.messages import EndpointRequest, EndpointResponse
+    from wsguard.engine.sessions import Session
+
+RENEWALS_A_MINUTE = 10
+
+
+async def answer_renew(desk: Desk, request: EndpointRequest) -> EndpointResponse:
+    """Answer one request to the endpoint."""
+
+    async def serve(asked: EndpointRequest) -> EndpointResponse:
+        members = json_members(asked)
+        if isinstance(members, Refusal):
+            return refused(members)
+        handle = members.get("session")
+        if set(members) != {"session"} or not isinstance(handle, str):
+            return refused(Refusal(reasons.TICKET_BODY, "session"))
+        session = desk.sessions.of_handle(handle_digest(handle))
+        if session is None or session.closing is not None:
+            return refused(Refusal(reasons.SESSION_UNKNOWN))
+        wait = desk.rates.take(("renewal", session.public_id), RENEWALS_A_MINUTE, desk.clock())
+        if wait is not None:
+            return refused(Refusal(reasons.LIMITS_RENEWALS, headers=(("Retry-After", str(wait)),)))
+        customer = await customer_of(desk, asked, session.path)
+        if isinstance(customer, Refusal):
+            return refused(customer)
+        return _renewed(desk, session, customer)
+
+    return await answer(desk, request, "POST", serve)
+
+
+def _renewed(desk: Desk, session: Session, customer: Customer) -> EndpointResponse:
+    fresh, held = customer.identity, session.identity
+    if held is None or (fresh.subject, fresh.issuer) != (held.subject, held.issuer):
+        return refused(Refusal(reasons.SESSION_IDENTITY))
+    if customer.origin != session.origin or customer.sold_by != session.sold_by:
+        return refused(Refusal(reasons.SESSION_IDENTITY, "another origin or kind of credential"))
+    route = customer.context.route
+    lacking = None if route is None else route.policy.requirement.refusal(fresh)
+    if lacking is not None:
+        # The claims of today no longer open this route: the socket that yesterday's opened ends.
+        session.close(close_codes.POLICY, close_codes.TEXTS[close_codes.POLICY])
+        return refused(lacking)
+    ends_later = held.expires_at is not None and (fresh.expires_at is None or fresh.expires_at > held.expires_at)
+    if ends_later:
+        session.renew(fresh)
+    kept = session.identity or fresh
+    times = session_times(kept, desk.wall_clock())
+    return answered(times, event="session.renewed", values={"session": session.public_id, **named(kept)})

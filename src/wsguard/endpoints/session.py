@@ -1,0 +1,38 @@
+"""``GET /.wsguard/session?path=…``: a page learns why its socket failed; a script sees only 1006 (BROWSERS.md §0.9)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl
+
+from wsguard.endpoints.desk import answer, customer_of
+from wsguard.endpoints.messages import answered, refused
+from wsguard.vocabulary import reasons
+from wsguard.vocabulary.decision import Refusal
+
+if TYPE_CHECKING:
+    from wsguard.endpoints.desk import Desk
+    from wsguard.endpoints.messages import EndpointRequest, EndpointResponse
+
+
+async def answer_session(desk: Desk, request: EndpointRequest) -> EndpointResponse:
+    """Answer one request to the endpoint: 200 and the end of the credential, or the status that a ticket would get."""
+
+    async def serve(asked: EndpointRequest) -> EndpointResponse:
+        query = asked.handshake.target.partition(b"?")[2].decode("ascii", "replace")
+        parameters = parse_qsl(query, keep_blank_values=True, max_num_fields=16)
+        if [name for name, _ in parameters] != ["path"]:
+            return refused(Refusal(reasons.TICKET_BODY, "path"))
+        customer = await customer_of(desk, asked, parameters[0][1], marker_suffices=True)
+        if isinstance(customer, Refusal):
+            return refused(customer)
+        route = customer.context.route
+        if route is None or not route.policy.authenticates:
+            return refused(Refusal(reasons.TICKET_ROUTE))
+        lacking = route.policy.requirement.refusal(customer.identity)
+        if lacking is not None:
+            return refused(lacking)
+        expires_at = customer.identity.expires_at
+        return answered({"expires_at": None if expires_at is None else int(expires_at)})
+
+    return await answer(desk, request, "GET", serve)

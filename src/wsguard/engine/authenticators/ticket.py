@@ -1,0 +1,103 @@
+"""
+The ticket as an authenticator: it is looked at here, and taken only when everything else has been judged.
+
+It opens the route, host and origin that it was bought for and nothing else. One that a cookie bought needs that cookie
+again: a ticket of the attacker's own, planted in the victim's page, would log the victim in as the attacker.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from wsguard.engine.limits import address_key
+from wsguard.engine.routes import percent_decode
+from wsguard.engine.tickets import PREFIX, SPACE, TicketRecord, read_ticket
+from wsguard.vocabulary import reasons
+from wsguard.vocabulary.decision import Redemption, Refusal
+from wsguard.vocabulary.identity import Identity
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from wsguard.engine.policy import Context
+    from wsguard.engine.ports import Authenticator, Carriage, Store
+    from wsguard.vocabulary.handshake import Handshake
+
+
+class TicketAuthenticator:
+    """
+    Reads ``wsguard.ticket.…`` among the subprotocols.
+
+    *sellers* are the authenticators that sell tickets, by name. *on_replay* is told the session that a used ticket has
+    opened.
+    """
+
+    name: str = "ticket"
+    carriage: Carriage = "explicit"
+
+    def __init__(self, store: Store, sellers: Mapping[str, Authenticator], on_replay: Callable[[bytes], None]) -> None:
+        self._store = store
+        self._sellers = sellers
+        self._on_replay = on_replay
+
+    async def authenticate(self, handshake: Handshake, context: Context) -> Identity | Refusal | None:
+        """Return who bought the ticket; the context keeps what has to be taken from the store."""
+        if not handshake.is_handshake:
+            return None
+        if _stands_in_query(handshake.target):
+            return Refusal(reasons.TICKET_QUERY)
+        offered = [entry for entry in context.subprotocols.removed if entry.startswith(PREFIX)]
+        if not offered:
+            return None
+        if len(offered) > 1:
+            return Refusal(reasons.CREDENTIAL_REPEATED, self.name)
+        ticket = read_ticket(offered[0])
+        if ticket is None:
+            return Refusal(reasons.TICKET_MALFORMED)
+        if ticket.store != self._store.name:
+            return Refusal(reasons.STORE_NOT_SHARED, setting='store = "sqlite:…", the same for all processes')
+        try:
+            found = await self._store.peek(SPACE, ticket.key, now=context.now)
+        except Exception as error:  # noqa: BLE001 - fail closed: whatever the store raises refuses (B-STORE-03)
+            return Refusal(reasons.STORE_UNAVAILABLE, type(error).__name__)
+        if found.mark is not None:
+            self._on_replay(found.mark)
+            return Refusal(reasons.TICKET_USED)
+        if found.value is None:
+            return Refusal(reasons.TICKET_UNKNOWN)
+        record = TicketRecord.decode(found.value)
+        refusal = _misplaced(record, handshake, context) or await self._not_theirs(record, handshake, context)
+        if refusal is not None:
+            return refusal
+        context.redemption = Redemption(ticket.key, record.handle, record.sold_by)
+        return record.identity()
+
+    async def _not_theirs(self, record: TicketRecord, handshake: Handshake, context: Context) -> Refusal | None:
+        if record.sold_by is None:
+            return None
+        answer = await self._sellers[record.sold_by].authenticate(handshake, context)
+        if isinstance(answer, Refusal) and answer.reason.status >= 500:  # noqa: PLR2004 - nobody could be asked
+            return answer
+        if isinstance(answer, Identity) and (answer.subject, answer.issuer) == (record.subject, record.issuer):
+            other_login = answer.sid is not None and record.sid is not None and answer.sid != record.sid
+            return Refusal(reasons.TICKET_IDENTITY, "another session") if other_login else None
+        return Refusal(reasons.TICKET_IDENTITY, record.sold_by)
+
+
+def _misplaced(record: TicketRecord, handshake: Handshake, context: Context) -> Refusal | None:
+    if context.route is None or record.route != context.route.path:
+        return Refusal(reasons.TICKET_ROUTE, record.route)
+    origin = handshake.fields.first(b"origin")
+    if record.origin != (None if origin is None else origin.decode("ascii")):
+        return Refusal(reasons.TICKET_ORIGIN, record.origin or "bought without an Origin")
+    if context.host is None or record.host != context.host.name:
+        return Refusal(reasons.TICKET_HOST, record.host)
+    address = context.client.peer.address
+    if record.address is not None and record.address != (None if address is None else address_key(address)):
+        return Refusal(reasons.TICKET_ADDRESS)
+    return None
+
+
+def _stands_in_query(target: bytes) -> bool:
+    query = target.partition(b"?")[2]
+    return any(percent_decode(part.partition(b"=")[0]) == b"ticket" for part in query.split(b"&") if part)

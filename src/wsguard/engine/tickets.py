@@ -1,0 +1,148 @@
+"""
+Tickets: a browser's WebSocket cannot set headers, so an explicit credential buys one over HTTPS; it opens the socket.
+
+A ticket is 256 random bits, good for one handshake and some seconds, and bound to who bought it, to the page's origin,
+the host and the route. Only its hash is stored. It is taken from the store atomically, last of all that is judged, so
+that a refused handshake does not spend it (B-TICKET-01, B-TICKET-06).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from wsguard.vocabulary.errors import ConfigurationError
+from wsguard.vocabulary.identity import Identity
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from wsguard.engine.ports import Randomness
+
+SPACE = "tickets"
+PREFIX = "wsguard.ticket."
+_SECRET_BYTES = 32
+_TICKET = re.compile(re.escape(PREFIX) + r"([0-9a-f]{8})\.([A-Za-z0-9_-]{43})", re.ASCII)
+_NOT_SOLD_FOR = ("ticket", "basic", "client_certificate")
+_RANGES = {"lifetime": (5, 300), "rate": (1, 100_000), "rate_address": (1, 1_000_000)}
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """
+    How tickets are sold.
+
+    *sold_for*: the names of the authenticators whose credential buys one. *lifetime*: seconds, 5 to 300. *rate* and
+    *rate_address*: tickets a minute, an identity and an address. *replay_closes*: a second redemption closes the socket
+    of the first. *bind_address*: the ticket opens only for the address that bought it.
+    Raises ConfigurationError for a value outside its range and for what can buy none.
+    """
+
+    sold_for: Sequence[str]
+    lifetime: float = 30
+    rate: int = 30
+    rate_address: int = 300
+    replay_closes: bool = True
+    bind_address: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be sold."""
+        if isinstance(self.sold_for, str) or not self.sold_for:
+            raise ConfigurationError("ticket.sold_for", repr(self.sold_for), 'a list of names like ["bearer"]')
+        for name in self.sold_for:
+            if name in _NOT_SOLD_FOR:
+                raise ConfigurationError("ticket.sold_for", repr(name), "a credential that a page can send by fetch")
+        for key, (lowest, highest) in _RANGES.items():
+            value = getattr(self, key)
+            if isinstance(value, bool) or not lowest <= value <= highest:
+                raise ConfigurationError(f"ticket.{key}", repr(value), f"between {lowest} and {highest}")
+
+
+class TicketRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """
+    What the store keeps of a ticket, under its hash.
+
+    *sold_by* names the ambient authenticator that its buyer's cookie must satisfy again, or is None. *handle* is the
+    digest of the renewal handle. *binding* is kept free for a key that the redeemer must prove.
+    """
+
+    subject: str
+    issuer: str
+    method: str
+    route: str
+    host: str
+    handle: bytes
+    expires_at: float
+    origin: str | None = None
+    address: str | None = None
+    sold_by: str | None = None
+    scopes: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    credential_id: str | None = None
+    sid: str | None = None
+    identity_expires_at: float | None = None
+    issued_at: float | None = None
+    binding: str | None = None
+
+    def identity(self) -> Identity:
+        """Return the identity that bought it."""
+        return Identity(
+            subject=self.subject,
+            issuer=self.issuer,
+            method=self.method,
+            scopes=frozenset(self.scopes),
+            groups=frozenset(self.groups),
+            credential_id=self.credential_id,
+            sid=self.sid,
+            expires_at=self.identity_expires_at,
+            issued_at=self.issued_at,
+        )
+
+    def encode(self) -> bytes:
+        """Return it as bytes for the store."""
+        return msgspec.msgpack.encode(self)
+
+    @classmethod
+    def decode(cls, data: bytes) -> TicketRecord:
+        """Read what `encode` wrote. Raises msgspec.DecodeError for anything else."""
+        return msgspec.msgpack.decode(data, type=cls)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class PresentedTicket:
+    """A ticket as it travels: the *store* that made it, and its *key* there. The secret itself is not kept."""
+
+    store: str
+    key: bytes
+
+
+def read_ticket(text: str) -> PresentedTicket | None:
+    """Read ``wsguard.ticket.STORE.SECRET``; None for anything else."""
+    match = _TICKET.fullmatch(text)
+    return None if match is None else PresentedTicket(match[1], ticket_key(match[2]))
+
+
+def new_ticket(store: str, randomness: Randomness) -> tuple[str, bytes]:
+    """Return a new ticket of *store* as it travels (under 200 bytes), and its key there."""
+    secret = new_secret(randomness)
+    return f"{PREFIX}{store}.{secret}", ticket_key(secret)
+
+
+def new_secret(randomness: Randomness) -> str:
+    """Return 256 random bits as unpadded base64url."""
+    return base64.urlsafe_b64encode(randomness(_SECRET_BYTES)).rstrip(b"=").decode("ascii")
+
+
+def ticket_key(secret: str) -> bytes:
+    """Return under which key a ticket is stored. 256 random bits need no slow hash."""
+    return hashlib.sha256(b"wsguard.ticket:" + secret.encode("ascii")).digest()
+
+
+def handle_digest(handle: str) -> bytes:
+    """Return the digest of a renewal handle: what a session keeps of it."""
+    return hashlib.sha256(b"wsguard.session:" + handle.encode("utf-8", "surrogatepass")).digest()

@@ -1,0 +1,258 @@
+"""From policies and what they name to a route table: authenticators found, lists opened, all errors told at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+
+from wsguard.engine.authenticators.api_key import APIKeyAuthenticator, APIKeys
+from wsguard.engine.authenticators.ticket import TicketAuthenticator
+from wsguard.engine.carriage import WITHOUT_ORIGIN
+from wsguard.engine.checks.host import HostRules
+from wsguard.engine.routes import Route, RouteSyntaxError, RouteTable
+from wsguard.engine.tokens.jwt import JWT
+from wsguard.identity.allow_lists import open_list
+from wsguard.identity.key_file import KeyFile
+from wsguard.vocabulary.errors import ConfigurationError, ConfigurationErrors, nearest_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from wsguard.engine.authenticators.bearer import Bearer
+    from wsguard.engine.policy import Policy
+    from wsguard.engine.ports import Authenticator, Clock, HostList, OriginList, Store
+    from wsguard.engine.tickets import Ticket
+    from wsguard.identity.allow_lists import OpenList
+    from wsguard.observe.decision_log import DecisionLog
+    from wsguard.vocabulary.bounds import Limits
+    from wsguard.vocabulary.host import Host
+    from wsguard.vocabulary.origin import Origin
+
+    Credential = Authenticator | JWT | APIKeys
+
+T = TypeVar("T")
+
+
+class Background(Protocol):
+    """What runs beside the decisions: `start` is called for every one of them, and is cheap once it runs."""
+
+    def start(self) -> None:
+        """Run on the running loop, if it does not yet."""
+        ...
+
+    def stop(self) -> None:
+        """Run no more."""
+        ...
+
+
+@dataclass(frozen=True)
+class World:
+    """What the assembly hands to what it opens. *outbound* are the private networks that calls may reach."""
+
+    limits: Limits
+    clock: Clock
+    log: DecisionLog
+    store: Store
+    bearer: Bearer | None
+    outbound: Sequence[str]
+    outbound_ca: str | Path | None
+    on_replay: Callable[[bytes], None]
+    on_withdrawn: Callable[[frozenset[str]], None]
+
+
+@dataclass
+class Assembly:
+    """
+    The route table of a guard, and what belongs to it.
+
+    *sellers* are the authenticators that sell tickets, in the order of ``sold_for``; *background* has to be started and
+    stopped; *notices* are told at start. *keys* is the file of API keys, if there is one.
+    Raises ConfigurationErrors with all that cannot work.
+    """
+
+    written: Sequence[tuple[str, Policy]]
+    credentials: Sequence[Credential]
+    ticket: Ticket | None
+    world: World
+    table: RouteTable = field(init=False)
+    sellers: dict[str, Authenticator] = field(init=False, default_factory=dict[str, "Authenticator"])
+    background: list[Background] = field(init=False, default_factory=list[Background])
+    notices: list[str] = field(init=False, default_factory=list[str])
+    keys: KeyFile | None = field(init=False, default=None)
+    _errors: list[ConfigurationError] = field(init=False, default_factory=list[ConfigurationError])
+    _known: dict[str, Authenticator] = field(init=False, default_factory=dict[str, "Authenticator"])
+
+    def __post_init__(self) -> None:
+        """Open and join everything."""
+        self._open_credentials()
+        if self.ticket is not None:
+            self._sell(self.ticket)
+        routes = [route for path, policy in self.written if (route := self._route(path, policy)) is not None]
+        self.table = RouteTable(tuple(routes))
+        for hidden, earlier in self.table.hidden():
+            self._error("routes", f"{hidden.path!r} behind {earlier.path!r}, which hides it", "the narrower one first")
+        if self._errors:
+            raise ConfigurationErrors(self._errors)
+
+    @property
+    def headers(self) -> list[str]:
+        """Return the fields, in lower case, that a page sends to buy a ticket."""
+        names = {"authorization", "content-type", "x-wsguard"}
+        for seller in self.sellers.values():
+            name = getattr(seller, "field_name", None)
+            if isinstance(name, bytes):
+                names.add(name.decode("ascii"))
+        return sorted(names)
+
+    def _error(self, key: str, found: str, expected: str, nearest: str | None = None) -> None:
+        self._errors.append(ConfigurationError(key, found, expected, nearest))
+
+    def _open_credentials(self) -> None:
+        issuers = [one for one in self.credentials if isinstance(one, JWT)]
+        try:
+            if issuers:
+                self._open_issuers(issuers)
+            for one in self.credentials:
+                if isinstance(one, APIKeys):
+                    self._open_keys(one)
+        except ConfigurationErrors as errors:
+            self._errors.extend(errors.errors)
+        except ConfigurationError as error:
+            self._errors.append(error)
+        for one in self.credentials:
+            if not isinstance(one, JWT | APIKeys):
+                self._know(one)
+
+    def _open_issuers(self, issuers: Sequence[JWT]) -> None:
+        from wsguard.engine.authenticators.bearer import BearerAuthenticator, BearerSubprotocolAuthenticator
+        from wsguard.identity.jwks import IssuerTokens
+        from wsguard.identity.outbound import Outbound
+
+        world = self.world
+        authority = None if world.outbound_ca is None else Path(world.outbound_ca)
+        outbound = Outbound(world.limits, networks=world.outbound, authority=authority)
+        tokens = IssuerTokens(issuers, outbound=outbound, limits=world.limits, clock=world.clock, log=world.log)
+        self.notices += tokens.notices
+        self.background.append(_StopOnly(tokens.stop))
+        self._know(BearerAuthenticator(tokens, world.bearer))
+        self._know(BearerSubprotocolAuthenticator(tokens))
+
+    def _open_keys(self, options: APIKeys) -> None:
+        world = self.world
+        self.keys = KeyFile(
+            options.file, limits=world.limits, clock=world.clock, log=world.log, on_withdrawn=world.on_withdrawn
+        )
+        self.background.append(self.keys)
+        self._know(APIKeyAuthenticator(self.keys, options))
+
+    def _know(self, authenticator: Authenticator) -> None:
+        name = authenticator.name
+        if name in self._known:
+            self._error("authenticators", f"two of the name {name!r}", "one of each name")
+        if name == "ticket":
+            self._error("authenticators", "one of the name 'ticket'", "another name: that is wsguard's own")
+        if authenticator.carriage not in ("ambient", "explicit"):
+            self._error(f"authenticator {name}", f"carriage {authenticator.carriage!r}", '"ambient" or "explicit"')
+        self._known[name] = authenticator
+
+    def _sell(self, ticket: Ticket) -> None:
+        for name in ticket.sold_for:
+            seller = self._found("ticket.sold_for", name)
+            if seller is not None:
+                self.sellers[name] = seller
+        self._known["ticket"] = TicketAuthenticator(self.world.store, self.sellers, self.world.on_replay)
+
+    def _found(self, key: str, name: str) -> Authenticator | None:
+        authenticator = self._known.get(name)
+        if authenticator is None:
+            there = ", ".join(self._known) or "none"
+            nearest = nearest_name(name, self._known)
+            self._error(key, repr(name), f"an authenticator that there is ({there})", nearest)
+        return authenticator
+
+    def _route(self, path: str, policy: Policy) -> Route | None:
+        named = self._named(path, policy)
+        try:
+            route = Route(path, policy, named, *self._lists(policy, named))
+        except RouteSyntaxError as error:
+            self._error("routes", repr(path), str(error))
+        except ConfigurationError as error:
+            self._errors.append(error)
+        else:
+            self._check_ambient(route)
+            return route
+        return None
+
+    def _named(self, path: str, policy: Policy) -> tuple[Authenticator, ...]:
+        if policy.anonymous:
+            return ()
+        key = f"routes {path}: auth"
+        if policy.auth is None:
+            if self._known:
+                self._error(key, "nothing", f"some of {', '.join(self._known)}, or anonymous=True")
+            return ()
+        found = [self._found(key, name) for name in policy.auth]
+        return tuple(one for one in found if one is not None)
+
+    def _check_ambient(self, route: Route) -> None:
+        policy = route.policy
+        without = WITHOUT_ORIGIN if policy.browsers == "refuse" else frozenset[str]()
+        ambient = [one.name for one in route.authenticators if one.carriage == "ambient" and one.name not in without]
+        if not ambient:
+            return
+        key = f"routes {route.path}: origins"
+        names = ", ".join(ambient)
+        if policy.origins is None or (not policy.origins_are_kept and not policy.origin_rules.is_explicit):
+            self._error(key, repr(policy.origins), f"the origins written out: browsers attach {names} by themselves")
+        elif policy.origin_rules.patterns and not policy.allow_pattern_with_ambient:
+            expected = f"no pattern beside {names}, or allow_pattern_with_ambient=True"
+            self._error(key, repr(list(cast("Sequence[str]", policy.origins))), expected)
+
+    def _lists(self, policy: Policy, named: tuple[Authenticator, ...]) -> tuple[OriginList | None, HostList | None]:
+        world: Any = {"limits": self.world.limits, "clock": self.world.clock, "log": self.world.log}
+        ambient = any(one.carriage == "ambient" for one in named) and not policy.allow_pattern_with_ambient
+
+        def read_origins(entries: Sequence[str]) -> Callable[[Origin], bool]:
+            rules = policy.origin_entries(entries)
+            if ambient and rules.patterns:
+                raise ConfigurationError("origins", "a pattern", "exact origins beside an ambient authenticator")
+            return rules.lists
+
+        def read_hosts(entries: Sequence[str]) -> Callable[[Host], bool]:
+            return HostRules.read(entries).serves
+
+        origins: OriginList | None = None
+        hosts: HostList | None = None
+        if policy.origins_are_kept:
+            origins = self._kept(open_list("origins", policy.origins, read=read_origins, **world))
+        if policy.hosts_are_kept:
+            hosts = self._kept(open_list("hosts", policy.hosts, read=read_hosts, **world))
+        return origins, hosts
+
+    def _kept(self, kept: OpenList[T]) -> OpenList[T]:
+        self.background.append(kept)
+        return kept
+
+
+@dataclass(frozen=True)
+class _StopOnly:
+    """Something that begins by itself, when it is first asked."""
+
+    stop: Callable[[], None]
+
+    def start(self) -> None:
+        """Nothing has to be begun."""
+
+
+def written_routes(policy: Policy | None, routes: Mapping[str, Policy] | None) -> list[tuple[str, Policy]]:
+    """Return the (path, policy) pairs of a guard. Raises ConfigurationError for neither, both, or none."""
+    if (policy is None) == (routes is None):
+        found = "neither" if policy is None else "both"
+        raise ConfigurationError("Guard", f"{found} of policy and routes", "Guard(policy) or Guard(routes={…})")
+    if policy is not None:
+        return [("/*", policy)]
+    written = list((routes or {}).items())
+    if not written:
+        raise ConfigurationError("routes", "an empty mapping", 'at least one, like {"/ws/*": Policy(…)}')
+    return written

@@ -1,0 +1,71 @@
+"""One timer for the ends of all credentials: a heap, of which only the earliest entry has a timer of the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from itertools import count
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from wsguard.engine.ports import WallClock
+    from wsguard.engine.sessions import Session, SessionRegistry
+
+# The wall clock decides and may be set meanwhile: it is looked at again at least that often.
+_LONGEST_WAIT = 60.0
+_SPARE = 1024
+
+
+class Deadlines:
+    """Tells when the credential of a live session has expired. A renewed one is looked at again when its time comes."""
+
+    def __init__(self, sessions: SessionRegistry, wall_clock: WallClock, on_expired: Callable[[Session], None]) -> None:
+        self._sessions = sessions
+        self._wall_clock = wall_clock
+        self._on_expired = on_expired
+        self._heap: list[tuple[float, int, Session]] = []
+        self._numbers = count()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def watch(self, session: Session) -> None:
+        """Look after *session* until it has ended. Called on the loop that its socket lives on."""
+        if session.expires_at is None:
+            return
+        if len(self._heap) > 2 * len(self._sessions) + _SPARE:
+            self._forget_ended()
+        heapq.heappush(self._heap, (session.expires_at, next(self._numbers), session))
+        if self._heap[0][2] is session:
+            self._arm()
+
+    def stop(self) -> None:
+        """Look no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._heap.clear()
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        wait = min(max(0.0, self._heap[0][0] - self._wall_clock()), _LONGEST_WAIT)
+        self._timer = asyncio.get_running_loop().call_later(wait, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        now = self._wall_clock()
+        while self._heap and self._heap[0][0] <= now:
+            _, number, session = heapq.heappop(self._heap)
+            if session.public_id not in self._sessions or session.expires_at is None:
+                continue
+            if session.expires_at <= now:
+                self._on_expired(session)
+            else:
+                heapq.heappush(self._heap, (session.expires_at, number, session))
+        if self._heap:
+            self._arm()
+
+    def _forget_ended(self) -> None:
+        self._heap = [entry for entry in self._heap if entry[2].public_id in self._sessions]
+        heapq.heapify(self._heap)

@@ -1,0 +1,253 @@
+"""
+The store of one machine: an SQLite file that its workers share and that outlives a restart.
+
+One thread of the store's own has the connection, and each command is one transaction there. A caller who is cancelled
+or out of time leaves a command that is done wholly or, where its turn had not come, never; its answer is nobody's
+(B-STORE-04). After an error the next command starts with a new connection, so the store is back once the cause is gone.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import suppress
+from enum import Enum, auto
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from wsguard.engine.ports import Taken
+from wsguard.store.accepted import check_end, check_name, check_place, check_value
+from wsguard.store.one_thread import OneThread
+from wsguard.store.sqlite_file import connect, identity_of, prepare, read_name
+from wsguard.vocabulary.errors import StoreError, StoreFull
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from wsguard.engine.ports import Randomness
+    from wsguard.vocabulary.bounds import Limits
+
+T = TypeVar("T")
+_BUSY_SHARE = 0.75
+"""How much of a command's time may go by waiting for another process's lock: what it then says is more telling."""
+_AT_ONCE = 8
+"""How many of the expired one command deletes: more than it adds, and never a long pause."""
+_HARMLESS = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL})
+"""Errors that a rollback mends; after any other one the connection is not trusted any more."""
+
+
+class _How(Enum):
+    READ = auto()
+    WRITE = auto()
+    WRITE_DURABLY = auto()
+
+
+class _Kind(NamedTuple):
+    """The statements for values, and the same for records."""
+
+    expired: str
+    delete: str
+    totals: str
+
+
+_ENTRIES = _Kind(
+    f"SELECT space, key FROM entries WHERE expires_at <= ? ORDER BY expires_at LIMIT {_AT_ONCE}",
+    "DELETE FROM entries WHERE space = ? AND key = ?",
+    "SELECT entries, entry_bytes FROM totals",
+)
+_RECORDS = _Kind(
+    f"SELECT number FROM records WHERE expires_at <= ? ORDER BY expires_at LIMIT {_AT_ONCE}",
+    "DELETE FROM records WHERE number = ?",
+    "SELECT records, record_bytes FROM totals",
+)
+_FIND = "SELECT value, mark FROM entries WHERE space = ? AND key = ? AND expires_at > ?"
+_SIZE = "SELECT ifnull(length(value), 0) + ifnull(length(mark), 0) FROM entries WHERE space = ? AND key = ?"
+_PUT = """
+    INSERT INTO entries (space, key, value, expires_at) VALUES (?, ?, ?, ?)
+    ON CONFLICT DO UPDATE SET value = excluded.value, mark = NULL, expires_at = excluded.expires_at
+"""
+_SPEND = "UPDATE entries SET value = NULL, mark = ? WHERE space = ? AND key = ?"
+_APPEND = "INSERT INTO records (stream, value, expires_at) VALUES (?, ?, ?)"
+_READ = "SELECT number, value FROM records WHERE stream = ? AND number > ? AND expires_at > ? ORDER BY number"
+
+
+class SQLiteStore:
+    """
+    Keeps state in the file *path*, within *limits*; *randomness* makes its name when the file is made.
+
+    The folder must be there, and not be everybody's to write; the file belongs to this user and has mode 0600. Raises
+    ConfigurationError where it cannot be used, StoreError where it is locked.
+
+    It may be used from several loops. After a fork only one that was not used before works in the child.
+    """
+
+    def __init__(self, path: str | Path, limits: Limits, randomness: Randomness) -> None:
+        self._path = Path(path).absolute()
+        self._limits = limits
+        self._busy_seconds = limits.store_command * _BUSY_SHARE
+        self._name = prepare(self._path, randomness, self._busy_seconds)
+        # Started by the first command, so that a server may fork before.
+        self._thread = OneThread("wsguard-store", most_waiting=limits.store_pending, seconds=limits.store_command)
+        # The thread's own; nobody else touches them.
+        self._connection: sqlite3.Connection | None = None
+        self._opened: tuple[int, int] | None = None
+
+    def __repr__(self) -> str:
+        """Name the file."""
+        return f"SQLiteStore({self._name}, {str(self._path)!r})"
+
+    @property
+    def name(self) -> str:
+        """Eight hexadecimal digits that stand in the file."""
+        return self._name
+
+    @property
+    def is_shared(self) -> bool:
+        """Every process of this machine that opens the file sees the same."""
+        return True
+
+    async def put(self, space: str, key: bytes, value: bytes, *, expires_at: float, now: float) -> None:
+        """Keep *value*; see `wsguard.engine.ports.Store`."""
+        check_place(space, key)
+        check_value(value, self._limits.store_value)
+        check_end(expires_at)
+
+        def command(connection: sqlite3.Connection) -> None:
+            self._make_room(connection, _ENTRIES, len(value), now, (space, key))
+            connection.execute(_PUT, (space, key, value, expires_at))
+
+        await self._ask(command)
+
+    async def peek(self, space: str, key: bytes, *, now: float) -> Taken:
+        """Look, and take nothing; see `wsguard.engine.ports.Store`."""
+        check_place(space, key)
+
+        def command(connection: sqlite3.Connection) -> Taken:
+            row = connection.execute(_FIND, (space, key, now)).fetchone()
+            return Taken() if row is None else Taken(*row)
+
+        return await self._ask(command, _How.READ)
+
+    async def take(self, space: str, key: bytes, *, mark: bytes, now: float) -> Taken:
+        """Take the value, once; see `wsguard.engine.ports.Store`."""
+        check_place(space, key)
+        check_value(mark, self._limits.store_value)
+
+        def command(connection: sqlite3.Connection) -> Taken:
+            row = connection.execute(_FIND, (space, key, now)).fetchone()
+            if row is None:
+                return Taken()
+            if row[0] is not None:
+                connection.execute(_SPEND, (mark, space, key))
+            return Taken(*row)
+
+        return await self._ask(command)
+
+    async def append(self, stream: str, value: bytes, *, expires_at: float, now: float) -> int:
+        """Append a record; see `wsguard.engine.ports.Store`."""
+        check_name(stream)
+        check_value(value, self._limits.store_value)
+        check_end(expires_at)
+
+        def command(connection: sqlite3.Connection) -> int:
+            self._make_room(connection, _RECORDS, len(value), now)
+            number = connection.execute(_APPEND, (stream, value, expires_at)).lastrowid
+            if number is None:
+                raise StoreError("the record got no number")
+            return number
+
+        return await self._ask(command, _How.WRITE_DURABLY)
+
+    async def read(self, stream: str, *, after: int, now: float) -> Sequence[tuple[int, bytes]]:
+        """Return the records behind *after*; see `wsguard.engine.ports.Store`."""
+        check_name(stream)
+
+        def command(connection: sqlite3.Connection) -> list[tuple[int, bytes]]:
+            return connection.execute(_READ, (stream, after, now)).fetchall()
+
+        return await self._ask(command, _How.READ)
+
+    async def aclose(self) -> None:
+        """Close the file and end the thread; what waits for it raises StoreError."""
+        await self._thread.close(self._drop)
+
+    async def _ask(self, command: Callable[[sqlite3.Connection], T], how: _How = _How.WRITE) -> T:
+        return await self._thread.run(lambda: self._run(command, how))
+
+    # From here on everything runs in the thread.
+
+    def _run(self, command: Callable[[sqlite3.Connection], T], how: _How) -> T:
+        try:
+            connection = self._connected()
+            return command(connection) if how is _How.READ else _transact(connection, command, how)
+        except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _HARMLESS:
+                self._drop()
+            raise StoreError(f"{self._path}: {error}") from error
+        except StoreError:
+            raise
+        except Exception as error:
+            self._drop()
+            raise StoreError(f"{self._path}: {error}") from error
+
+    def _connected(self) -> sqlite3.Connection:
+        """Return a connection to the file that stands at the path now; one that was deleted has no say any more."""
+        opened = identity_of(self._path)
+        if self._connection is not None:
+            if opened == self._opened:
+                return self._connection
+            self._drop()
+        connection = connect(self._path, self._busy_seconds)
+        try:
+            name, self._opened = read_name(connection, self._path), opened
+            if name != self._name:
+                raise StoreError(f"{self._path}: another store stands there now; restart to use it")
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+        return connection
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(sqlite3.Error):
+                connection.close()
+
+    def _make_room(
+        self, connection: sqlite3.Connection, kind: _Kind, size: int, now: float, place: tuple[str, bytes] | None = None
+    ) -> None:
+        _delete_expired(connection, kind, now)
+        while True:
+            row = None if place is None else connection.execute(_SIZE, place).fetchone()
+            count, total = connection.execute(kind.totals).fetchone()
+            count += row is None
+            total += size - (0 if row is None else row[0])
+            if count <= self._limits.store_values and total <= self._limits.store_bytes:
+                return
+            if not _delete_expired(connection, kind, now):
+                raise StoreFull(f"{count} values, {total} bytes: see limits.store_values and store_bytes")
+
+
+def _transact(connection: sqlite3.Connection, command: Callable[[sqlite3.Connection], T], how: _How) -> T:
+    if how is _How.WRITE_DURABLY:
+        connection.execute("PRAGMA synchronous = FULL")
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        result = command(connection)
+        connection.execute("COMMIT")
+        return result
+    except StoreFull:
+        connection.execute("COMMIT")  # nothing was written, and what had expired is gone for good
+        raise
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        if how is _How.WRITE_DURABLY:
+            connection.execute("PRAGMA synchronous = NORMAL")
+
+
+def _delete_expired(connection: sqlite3.Connection, kind: _Kind, now: float) -> int:
+    expired = connection.execute(kind.expired, (now,)).fetchall()
+    if expired:
+        connection.executemany(kind.delete, expired)
+    return len(expired)
