@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from wsguard.engine.sessions import Session, SessionRegistry
 
 
@@ -41,3 +43,10 @@ def test_the_registry_closes_all_and_forgets() -> None:
     assert registry.close_all(1001, "shutdown") == 3
     assert len(registry) == 0
     registry.remove(subjects[0])
+
+
+def test_a_code_that_may_not_be_sent_is_refused() -> None:
+    """1005, 1006 and unknown ones never stand on the wire: the caller hears of it, not the server that would choke."""
+    for code in (0, 999, 1005, 1006, 1015, 2999, 5000):
+        with pytest.raises(ValueError, match="close code"):
+            session("a").close(code, "x")

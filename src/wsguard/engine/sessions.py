@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from wsguard.vocabulary.close_codes import may_be_sent
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -60,7 +62,13 @@ class Session:
             closer(*self.closing)
 
     def close(self, code: int, reason: str) -> None:
-        """End the connection with a close *code* (RFC 6455 §7.4) and *reason*; only the first call counts."""
+        """
+        End the connection with a close *code* (RFC 6455 §7.4) and *reason*; only the first call counts.
+
+        Raises ValueError for a code that may not stand in a Close frame.
+        """
+        if not may_be_sent(code):
+            raise ValueError(f"{code} is no close code that may be sent: 1000, 1001 … or 3000 to 4999")
         if self.closing is not None:
             return
         self.closing = (code, reason)
