@@ -10,10 +10,11 @@ BIN := .venv/bin
 # A stamp repeats the work only when a requirements file changed.
 ENV := .venv/.stamp
 JUPYTER := .venv-jupyter/.stamp
+OIDC_PROVIDER := .oidc-provider/oidc-provider
 LOCK := env UV_SYSTEM_CERTS=1 $(BIN)/uv --no-config pip compile --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
 
-.PHONY: help env demo test lint format types docs bench lock jupyter-env clean
+.PHONY: help env demo test lint format types docs bench lock jupyter-env oidc-provider clean
 
 help: ## list these targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -29,8 +30,9 @@ demo: $(ENV) ## see an unguarded chat being hijacked in your browser, and a guar
 
 test: $(ENV) ## run all tests; as root install first the programs that they need (APT=no: do not)
 	@scripts/install-debian-packages
-# JupyterLab is big: always in CI; on a laptop, whose tests skip it by name, once it is there.
+# Other people's programs: always in CI; on a laptop, whose tests skip them by name, once they are there.
 	@if [[ $${CI:-} == true || -e $(JUPYTER) ]]; then $(MAKE) --no-print-directory jupyter-env; fi
+	@if [[ $${CI:-} == true || -e $(OIDC_PROVIDER) ]]; then $(MAKE) --no-print-directory oidc-provider; fi
 	@scripts/test
 
 lint: $(ENV) ## ruff: lint, and is everything formatted
@@ -63,5 +65,14 @@ $(JUPYTER): $(ENV) requirements/jupyter.txt
 	@UV_SYSTEM_CERTS=1 $(BIN)/uv pip sync --quiet --python .venv-jupyter --require-hashes requirements/jupyter.txt
 	@touch $@
 
+oidc-provider: $(OIDC_PROVIDER) ## make .oidc-provider, the OpenID Provider whose tokens a story test takes (needs npm)
+
+$(OIDC_PROVIDER): tests/story/oidc/package.json tests/story/oidc/package-lock.json
+	@mkdir -p $(@D)
+	@cp $^ $(@D)
+	@cd $(@D) && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null
+	@printf '#!/bin/sh\nexec node "%s/tests/story/oidc/provider.mjs" "%s/$(@D)"\n' "$(CURDIR)" "$(CURDIR)" >$@
+	@chmod +x $@
+
 clean: ## remove the environments and everything that was built
-	rm -rf .venv .venv-jupyter .test-results .hypothesis .pytest_cache .ruff_cache .mypy_cache .cache dist site
+	rm -rf .venv .venv-jupyter .oidc-provider .test-results .hypothesis .pytest_cache .ruff_cache .mypy_cache .cache dist site
