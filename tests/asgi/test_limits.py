@@ -90,6 +90,6 @@ def test_expiry(client: Client) -> None:
     assert client.events("received")[-1]["message"] == {
         "type": "websocket.disconnect",
         "code": 3000,
-        "reason": "credential.expired",
+        "reason": "credential expired",
     }
-    assert closed(client) == (3000, "credential.expired")
+    assert closed(client) == (3000, "credential expired")

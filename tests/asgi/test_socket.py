@@ -448,7 +448,7 @@ def test_expiry_follows_the_wall_clock() -> None:
         assert not task.done()
         now = 1000.1
         await task
-        assert socket.result == {"type": "websocket.disconnect", "code": 3000, "reason": "credential.expired"}
+        assert socket.result == {"type": "websocket.disconnect", "code": 3000, "reason": "credential expired"}
 
     run(scenario())
 
