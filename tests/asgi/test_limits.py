@@ -92,4 +92,4 @@ def test_expiry(client: Client) -> None:
         "code": 3000,
         "reason": "credential expired",
     }
-    assert closed(client) == (3000, "credential expired")
+    assert closed(client) == (3000, "credential.expired")

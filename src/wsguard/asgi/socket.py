@@ -54,6 +54,7 @@ class GuardedSocket:
         "_send",
         "_session",
         "_state",
+        "_text",
         "_timers",
         "_waiting",
     )
@@ -84,6 +85,7 @@ class GuardedSocket:
         self._released: asyncio.Future[None] | None = None
         self._closer: asyncio.Task[None] | None = None
         self._overdue = False
+        self._text = ""
         self._timers: dict[str, asyncio.TimerHandle] = {}
         limits = accept.limits
         self._limit = accept.max_message
@@ -159,6 +161,7 @@ class GuardedSocket:
     async def _close_at_once(self, code: int, reason: Reason, text: str) -> None:
         """Close here and now, before the app can wait for a message."""
         self._end = (code, "wsguard", reason.code)
+        self._text = text
         self._state = "ended"
         await self._send_close(code, text)
 
@@ -241,9 +244,9 @@ class GuardedSocket:
         except RuntimeError:
             here = False  # FastAPI runs what is no coroutine in a thread
         if here:
-            self._end_by_us(code, reason, text)
+            self._end_by_us(code, self._session.cause, text)
         else:
-            self._loop.call_soon_threadsafe(self._end_by_us, code, reason, text)
+            self._loop.call_soon_threadsafe(self._end_by_us, code, self._session.cause, text)
 
     def _close_for(self, reason: Reason) -> None:
         code = _CODES.get(reason.code, reason.status)
@@ -253,6 +256,7 @@ class GuardedSocket:
         if self._end is not None or self._state != "open":
             return
         self._end = (code, "wsguard", reason)
+        self._text = text
         self._state = "ended"
         if self._waiting is not None:
             self._released = self._loop.create_future()
@@ -289,8 +293,9 @@ class GuardedSocket:
     async def _ended(self) -> Message:
         """Return what the app receives from now on; if the end was ours, the close is sent before."""
         await self._close_sent()
-        code, _, reason = self._end or (close_codes.GOING_AWAY, "", "")
-        return {"type": "websocket.disconnect", "code": code, "reason": reason}
+        code, by, reason = self._end or (close_codes.GOING_AWAY, "", "")
+        told = self._text if by == "wsguard" else reason
+        return {"type": "websocket.disconnect", "code": code, "reason": told}
 
     def _tell_unsent(self, error: str) -> None:
         self._guard.log.event("session.close_unsent", session=self._session.public_id, error=error)

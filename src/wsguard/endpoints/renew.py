@@ -53,7 +53,7 @@ def _renewed(desk: Desk, session: Session, customer: Customer) -> EndpointRespon
     lacking = None if route is None else route.policy.requirement.refusal(fresh)
     if lacking is not None:
         # The claims of today no longer open this route: the socket that yesterday's opened ends.
-        session.close(close_codes.POLICY, close_codes.TEXTS[close_codes.POLICY])
+        session.close(close_codes.POLICY, close_codes.TEXTS[close_codes.POLICY], cause=lacking.reason.code)
         return refused(lacking)
     ends_later = held.expires_at is not None and (fresh.expires_at is None or fresh.expires_at > held.expires_at)
     if ends_later:

@@ -44,6 +44,7 @@ class Session:
     handle: bytes | None = None
     sold_by: str | None = None
     closing: tuple[int, str] | None = None
+    cause: str = ""
     _closer: Closer | None = field(default=None, repr=False)
 
     @property
@@ -61,10 +62,11 @@ class Session:
         if self.closing is not None:
             closer(*self.closing)
 
-    def close(self, code: int, reason: str) -> None:
+    def close(self, code: int, reason: str, *, cause: str = "") -> None:
         """
         End the connection with a close *code* (RFC 6455 §7.4) and *reason*; only the first call counts.
 
+        *cause* is the stable code that the log tells instead of the reason that the peer is told.
         Raises ValueError for a code that may not stand in a Close frame.
         """
         if not may_be_sent(code):
@@ -72,6 +74,7 @@ class Session:
         if self.closing is not None:
             return
         self.closing = (code, reason)
+        self.cause = cause or reason
         if self._closer is not None:
             self._closer(code, reason)
 

@@ -424,7 +424,7 @@ class Relay:
 
     def close(self, code: int, reason: str) -> None:
         """End both sides with *code* and *reason*: what `Session.close` does."""
-        self._end(code, reason, text=reason)
+        self._end(code, self.session.cause, text=reason)
 
     def violated(self, end: RelayEnd, violation: FrameViolation) -> None:
         """*end* sent what must not go on: it is told what it did, the other side what that means to it."""

@@ -265,7 +265,7 @@ class Guard:
         for session in self.sessions:
             identity = session.identity
             if identity is not None and identity.method == "api_key" and identity.credential_id in names:
-                session.close(close_codes.CREDENTIAL, "revoked")
+                session.close(close_codes.CREDENTIAL, "revoked", cause=reasons.SESSION_REVOKED.code)
 
     async def revoke(
         self,
@@ -288,7 +288,7 @@ class Guard:
         closed = 0
         for session in self.sessions:
             if session.identity is not None and revocation.matches(session.identity) and session.closing is None:
-                session.close(close_codes.CREDENTIAL, "revoked")
+                session.close(close_codes.CREDENTIAL, "revoked", cause=reasons.SESSION_REVOKED.code)
                 closed += 1
         self.log.event("session.revoked", **members, issued_before=revocation.issued_before, closed=closed)
         return closed
@@ -343,7 +343,8 @@ class Guard:
         )
 
     def _expired(self, session: Session) -> None:
-        session.close(close_codes.CREDENTIAL, close_codes.TEXTS[close_codes.CREDENTIAL])
+        text = close_codes.TEXTS[close_codes.CREDENTIAL]
+        session.close(close_codes.CREDENTIAL, text, cause=reasons.CREDENTIAL_EXPIRED.code)
 
     def _session_facts(self, handshake: Handshake, accept: Accept) -> dict[str, Any]:
         """Return what a new `Session` for *handshake* is made of."""

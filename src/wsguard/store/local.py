@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _BUSY_SHARE = 0.75
 """How much of a command's time may go by waiting for another process's lock: what it then says is more telling."""
-_AT_ONCE = 8
-"""How many of the expired one command deletes: more than it adds, and never a long pause."""
+_EVERY, _AT_ONCE = 8, 16
+"""Each 8th command that adds deletes 16 of the expired: more than are added, in pages that are written together."""
 _HARMLESS = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL})
 """Errors that a rollback mends; after any other one the connection is not trusted any more."""
 
@@ -42,30 +42,31 @@ class _How(Enum):
 
 
 class _Kind(NamedTuple):
-    """The statements for values, and the same for records."""
+    """A table's statements: entries are the values, records stand in streams."""
 
     expired: str
     delete: str
-    totals: str
+    used: str
 
 
 _ENTRIES = _Kind(
-    f"SELECT space, key FROM entries WHERE expires_at <= ? ORDER BY expires_at LIMIT {_AT_ONCE}",
-    "DELETE FROM entries WHERE space = ? AND key = ?",
-    "SELECT entries, entry_bytes FROM totals",
+    expired=f"SELECT number FROM entries WHERE expires_at <= ? ORDER BY expires_at LIMIT {_AT_ONCE}",
+    delete="DELETE FROM entries WHERE number = ?",
+    used="""
+        SELECT entries, entry_bytes, (SELECT length(value) FROM entries WHERE space = ? AND key = ?) FROM totals
+    """,
 )
 _RECORDS = _Kind(
-    f"SELECT number FROM records WHERE expires_at <= ? ORDER BY expires_at LIMIT {_AT_ONCE}",
-    "DELETE FROM records WHERE number = ?",
-    "SELECT records, record_bytes FROM totals",
+    expired=f"SELECT number FROM records WHERE expires_at <= ? ORDER BY expires_at LIMIT {_AT_ONCE}",
+    delete="DELETE FROM records WHERE number = ?",
+    used="SELECT records, record_bytes, NULL FROM totals",
 )
 _FIND = "SELECT value, mark FROM entries WHERE space = ? AND key = ? AND expires_at > ?"
-_SIZE = "SELECT ifnull(length(value), 0) + ifnull(length(mark), 0) FROM entries WHERE space = ? AND key = ?"
 _PUT = """
     INSERT INTO entries (space, key, value, expires_at) VALUES (?, ?, ?, ?)
     ON CONFLICT DO UPDATE SET value = excluded.value, mark = NULL, expires_at = excluded.expires_at
 """
-_SPEND = "UPDATE entries SET value = NULL, mark = ? WHERE space = ? AND key = ?"
+_SPEND = "UPDATE entries SET mark = ? WHERE space = ? AND key = ?"
 _APPEND = "INSERT INTO records (stream, value, expires_at) VALUES (?, ?, ?)"
 _READ = "SELECT number, value FROM records WHERE stream = ? AND number > ? AND expires_at > ? ORDER BY number"
 
@@ -90,6 +91,7 @@ class SQLiteStore:
         # The thread's own; nobody else touches them.
         self._connection: sqlite3.Connection | None = None
         self._opened: tuple[int, int] | None = None
+        self._added = 0
 
     def __repr__(self) -> str:
         """Name the file."""
@@ -122,8 +124,7 @@ class SQLiteStore:
         check_place(space, key)
 
         def command(connection: sqlite3.Connection) -> Taken:
-            row = connection.execute(_FIND, (space, key, now)).fetchone()
-            return Taken() if row is None else Taken(*row)
+            return _found(connection, space, key, now)
 
         return await self._ask(command, _How.READ)
 
@@ -133,12 +134,10 @@ class SQLiteStore:
         check_value(mark, self._limits.store_value)
 
         def command(connection: sqlite3.Connection) -> Taken:
-            row = connection.execute(_FIND, (space, key, now)).fetchone()
-            if row is None:
-                return Taken()
-            if row[0] is not None:
+            found = _found(connection, space, key, now)
+            if found.value is not None:
                 connection.execute(_SPEND, (mark, space, key))
-            return Taken(*row)
+            return found
 
         return await self._ask(command)
 
@@ -149,7 +148,7 @@ class SQLiteStore:
         check_end(expires_at)
 
         def command(connection: sqlite3.Connection) -> int:
-            self._make_room(connection, _RECORDS, len(value), now)
+            self._make_room(connection, _RECORDS, len(value), now, ())
             number = connection.execute(_APPEND, (stream, value, expires_at)).lastrowid
             if number is None:
                 raise StoreError("the record got no number")
@@ -214,14 +213,16 @@ class SQLiteStore:
                 connection.close()
 
     def _make_room(
-        self, connection: sqlite3.Connection, kind: _Kind, size: int, now: float, place: tuple[str, bytes] | None = None
+        self, connection: sqlite3.Connection, kind: _Kind, size: int, now: float, place: tuple[str, bytes] | tuple[()]
     ) -> None:
-        _delete_expired(connection, kind, now)
+        self._added += 1
+        if self._added % _EVERY == 0:
+            _delete_expired(connection, kind, now)
         while True:
-            row = None if place is None else connection.execute(_SIZE, place).fetchone()
-            count, total = connection.execute(kind.totals).fetchone()
-            count += row is None
-            total += size - (0 if row is None else row[0])
+            count, total, replaced = connection.execute(kind.used, place).fetchone()
+            if replaced is None:
+                count, replaced = count + 1, 0
+            total += size - replaced
             if count <= self._limits.store_values and total <= self._limits.store_bytes:
                 return
             if not _delete_expired(connection, kind, now):
@@ -244,6 +245,14 @@ def _transact(connection: sqlite3.Connection, command: Callable[[sqlite3.Connect
             connection.execute("ROLLBACK")
         if how is _How.WRITE_DURABLY:
             connection.execute("PRAGMA synchronous = NORMAL")
+
+
+def _found(connection: sqlite3.Connection, space: str, key: bytes, now: float) -> Taken:
+    row = connection.execute(_FIND, (space, key, now)).fetchone()
+    if row is None:
+        return Taken()
+    value, mark = row
+    return Taken(value) if mark is None else Taken(None, mark)
 
 
 def _delete_expired(connection: sqlite3.Connection, kind: _Kind, now: float) -> int:

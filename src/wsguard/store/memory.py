@@ -35,11 +35,8 @@ class _Slot(Generic[K]):
     key: K
     value: bytes | None
     expires_at: float
+    size: int
     mark: bytes | None = None
-
-    @property
-    def size(self) -> int:
-        return len(self.value or b"") + len(self.mark or b"")
 
 
 class _Shelf(Generic[K]):
@@ -82,12 +79,6 @@ class _Shelf(Generic[K]):
         if len(self._ends) > 2 * len(self._slots) + _SLACK:
             self._ends = [end for end in self._ends if self._slots.get(end[2].key) is end[2]]
             heapq.heapify(self._ends)
-
-    def spend(self, slot: _Slot[K], mark: bytes) -> None:
-        """Leave *mark* in the place of the value."""
-        self._bytes -= slot.size
-        slot.value, slot.mark = None, mark
-        self._bytes += slot.size
 
     def _has_room_for(self, slot: _Slot[K]) -> bool:
         replaced = self._slots.get(slot.key)
@@ -167,7 +158,7 @@ class MemoryStore:
         check_value(value, self._limits.store_value)
         check_end(expires_at)
         with self._opened():
-            self._values.put(_Slot((space, key), value, expires_at), now)
+            self._values.put(_Slot((space, key), value, expires_at, len(value)), now)
 
     async def peek(self, space: str, key: bytes, *, now: float) -> Taken:
         """Look, and take nothing; see `wsguard.engine.ports.Store`."""
@@ -186,7 +177,7 @@ class MemoryStore:
                 return Taken()
             found = Taken(slot.value, slot.mark)
             if slot.value is not None:
-                self._values.spend(slot, mark)
+                slot.value, slot.mark = None, mark
             return found
 
     async def append(self, stream: str, value: bytes, *, expires_at: float, now: float) -> int:
@@ -196,7 +187,7 @@ class MemoryStore:
         check_end(expires_at)
         with self._opened():
             number = self._number + 1
-            self._records.put(_Slot(number, value, expires_at), now)
+            self._records.put(_Slot(number, value, expires_at, len(value)), now)
             self._number = number
             self._streams.setdefault(stream, _Stream()).append(number, self._records)
             return number
