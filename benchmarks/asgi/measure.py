@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.asgi.handshakes import HandshakeRound, check_foreign_origin, count_handshakes, open_and_close
 from benchmarks.asgi.server import READY
-from benchmarks.asgi.variants import VARIANTS
+from benchmarks.asgi.variants import GUARDED, VARIANTS
 from benchmarks.relay.certificates import Certificate, make_certificate
 from benchmarks.relay.errors import BenchmarkError
 from benchmarks.relay.frames import Reel
@@ -20,6 +20,7 @@ from benchmarks.relay.processes import Server, serve
 from benchmarks.relay.scenarios import Scenario, Target
 
 _WARM_UP_HANDSHAKES = 100
+_CONNECTIONS = 20
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class SocketRun:
     messages: dict[str, list[Round]]
     bytes_compared: dict[str, int]
     foreign_status: dict[str, int]
+    lines_logged: dict[str, int]
+    """By guarded variant: lines of sessions that were opened."""
     cipher: str
 
 
@@ -45,6 +48,7 @@ class SocketRun:
 class _Running:
     name: str
     port: int
+    log: Path
     server: Server
 
 
@@ -54,9 +58,9 @@ async def run(rounds: int, sizes: Sizes, core: int, progress: Callable[[str], No
         certificate = make_certificate(folder)
         running: list[_Running] = []
         for name in VARIANTS:
-            port = _free_port()
-            server = await stack.enter_async_context(serve(_command(name, port, certificate), READY, core))
-            running.append(_Running(name, port, server))
+            port, log = _free_port(), folder / f"{name}.log"
+            server = await stack.enter_async_context(serve(_command(name, port, certificate, log), READY, core))
+            running.append(_Running(name, port, log, server))
         context = certificate.context
         foreign = {each.name: await check_foreign_origin(each.name, each.port, context) for each in running}
         loads, ciphers = await _open_loads(stack, running, context, sizes)
@@ -72,7 +76,17 @@ async def run(rounds: int, sizes: Sizes, core: int, progress: Callable[[str], No
                 messages[each.name].append(await loads[each.name].count(cpu))
                 handshakes[each.name].append(await count_handshakes(each.port, context, sizes.handshakes, cpu))
         compared = {name: load.bytes_compared for name, load in loads.items()}
-        return SocketRun(handshakes, messages, compared, foreign, ciphers.pop())
+        opened = _WARM_UP_HANDSHAKES + rounds * sizes.handshakes + _CONNECTIONS
+        logged = {each.name: _check_log(each, opened) for each in running if each.name in GUARDED}
+        return SocketRun(handshakes, messages, compared, foreign, logged, ciphers.pop())
+
+
+def _check_log(each: _Running, opened: int) -> int:
+    """The decision log was on: a line for each socket."""
+    lines = each.log.read_text("ascii").count(" session.opened ")
+    if lines != opened:
+        raise BenchmarkError(f"{each.name} logged {lines} sockets, and {opened} were opened")
+    return lines
 
 
 async def _open_loads(
@@ -92,9 +106,9 @@ async def _open_loads(
 
 def _scenario(sizes: Sizes) -> Scenario:
     return Scenario(
-        name="256 B, 1 in flight, 20 connections",
+        name=f"256 B, 1 in flight, {_CONNECTIONS} connections",
         payload_size=256,
-        connections=20,
+        connections=_CONNECTIONS,
         in_flight=1,
         messages=sizes.messages,
         warm_up=sizes.messages,
@@ -103,8 +117,8 @@ def _scenario(sizes: Sizes) -> Scenario:
     )
 
 
-def _command(name: str, port: int, certificate: Certificate) -> list[str]:
-    files = [str(certificate.certificate), str(certificate.key)]
+def _command(name: str, port: int, certificate: Certificate, log: Path) -> list[str]:
+    files = [str(certificate.certificate), str(certificate.key), str(log)]
     return [sys.executable, "-m", "benchmarks.asgi.server", name, str(port), *files]
 
 

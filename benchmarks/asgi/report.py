@@ -105,6 +105,7 @@ def checks(run: SocketRun) -> dict[str, str]:
     return {
         "TLS": f"all negotiated {run.cipher}; ECDSA P-256; no session was resumed",
         "bytes": "every echoed byte compared with what was sent",
+        "decision log": "on, to a file: a line for each socket was counted",
         "foreign origin": f"{FOREIGN_ORIGIN}: {answers}",
     }
 
@@ -121,6 +122,7 @@ def as_json(sockets: SocketRun | None, in_process: InProcessRun | None, told: di
                 "handshakes_opened": {
                     name: sum(each.count for each in rounds) for name, rounds in sockets.handshakes.items()
                 },
+                "sockets_logged": sockets.lines_logged,
                 "cipher": sockets.cipher,
             },
         }

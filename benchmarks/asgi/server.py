@@ -1,5 +1,11 @@
-"""`python -m benchmarks.asgi.server VARIANT PORT CERTIFICATE KEY`: one echo under uvicorn, one worker, TLS."""
+"""
+`python -m benchmarks.asgi.server VARIANT PORT CERTIFICATE KEY LOG`: one echo under uvicorn, one worker, TLS.
 
+Once it serves, its stdout goes to the file LOG: a pipe would make each log line wake whoever reads it, and the server
+would pay for that.
+"""
+
+import os
 import socket
 import sys
 
@@ -14,10 +20,11 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         print(READY, flush=True)
+        os.dup2(os.open(sys.argv[-1], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), sys.stdout.fileno())
 
 
 def main() -> None:
-    name, port, certificate, key = sys.argv[1:]
+    name, port, certificate, key, _ = sys.argv[1:]
     config = uvicorn.Config(
         fastapi_echo(name),
         host="127.0.0.1",

@@ -118,7 +118,7 @@ def test_a_subprotocol_that_was_not_offered_is_not_answered(client: Client, offe
     answer(raw, close)
     session = client.wait_for("called")["session"]
     line = client.server.wait_for(f"session.closed session={session}")
-    assert "code=1011 by=wsguard reason=app.subprotocol" in line
+    assert "code=1011 by=wsguard reason=" + "app.subprotocol" in line
     client.wait_for("returned")
 
 

@@ -54,6 +54,12 @@ class TestTheRun:
         assert all(count > payload for count in checks["bytes_compared"].values())
         assert checks["handshakes_opened"] == dict.fromkeys(VARIANTS, HANDSHAKES * ROUNDS)
 
+    def test_the_guards_that_were_measured_wrote_their_log(self, report: dict[str, Any]) -> None:
+        """A guard with its log off is cheaper, and not what runs."""
+        logged = report["sockets"]["checks"]["sockets_logged"]
+        assert set(logged) == set(GUARDED)
+        assert all(lines > HANDSHAKES * ROUNDS for lines in logged.values())
+
     def test_the_guards_that_were_measured_guard(self, report: dict[str, Any]) -> None:
         """In that very run: the bare app opens a socket for a stranger, all others answer 403."""
         assert report["sockets"]["checks"]["foreign_origin"] == {

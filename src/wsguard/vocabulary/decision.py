@@ -58,7 +58,7 @@ class Subprotocols:
     """What the client offered, parted: *forwarded* is what app or upstream sees, *removed* is shown to nobody."""
 
     forwarded: tuple[str, ...] = ()
-    removed: tuple[str, ...] = ()
+    removed: tuple[str, ...] = field(default=(), repr=False)
     companion_offered: bool = False
 
 

@@ -1,0 +1,1 @@
+"""The guard without a mount: what it sells, admits, renews and revokes."""
