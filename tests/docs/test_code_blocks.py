@@ -191,7 +191,7 @@ def test_the_app_gets_the_request_that_the_page_shows() -> None:
         assert isinstance(decision, Accept)
         fields = forwarded_fields(handshake, decision, UpstreamName("http", "127.0.0.1:8888"))
         fields += [(b"Upgrade", b"websocket"), (b"Connection", b"Upgrade")]
-        head = write_request_head(handshake.method, handshake.target, fields).decode()
+        head = write_request_head(handshake.method or "GET", handshake.target, fields).decode()
         assert head.split("\r\n")[:-2] == received.text.splitlines()
 
 

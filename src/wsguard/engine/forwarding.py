@@ -128,9 +128,9 @@ def forwarded_fields(handshake: Handshake, accept: Accept, upstream: UpstreamNam
 
 def identity_fields(identity: Identity) -> RawFields:
     """
-    Return who it is, as fields for an upstream: ``X-WSGuard-Subject``, ``-Issuer``, ``-Method``, ``-Scopes``, ``-Groups``.
+    Return who it is, as fields for an upstream: ``X-WSGuard-`` Subject, Issuer, Method, Scopes, Groups.
 
-    ``%`` and everything outside visible ASCII is percent-encoded (RFC 3986 §2.1); several values stand apart by a space.
+    ``%`` and everything outside visible ASCII is percent-encoded (RFC 3986 §2.1); a space stands between values.
     """
     values = {
         b"X-WSGuard-Subject": [identity.subject],

@@ -105,8 +105,8 @@ class Store(Protocol):
     """
     Shared state behind one small interface: values that are taken once, and streams that everybody reads.
 
-    Keys are hashes (`wsguard.engine.store_keys.hashed_key`, at most 64 bytes), values records of ours; nothing secret is
-    put there. Times are Unix seconds, and what has expired at *now* is not there. Every method may raise StoreError,
+    Keys are hashes (`wsguard.engine.store_keys.hashed_key`, at most 64 bytes), values records of ours; nothing secret
+    is put there. Times are Unix seconds, and what has expired at *now* is not there. Every method may raise StoreError,
     within a time of the store's own; whoever calls refuses then (503 ``store.unavailable``). A command whose caller was
     cancelled or got an error is done wholly or not at all, and nobody else gets its answer.
 
@@ -153,7 +153,7 @@ class Store(Protocol):
         ...
 
     async def read(self, stream: str, *, after: int, now: float) -> Sequence[tuple[int, bytes]]:
-        """Return all that *stream* holds behind the number *after*, in order. Nothing shows up behind a later number."""
+        """Return all that *stream* holds behind the number *after*, in order. Nothing shows up later before it."""
         ...
 
     async def aclose(self) -> None:

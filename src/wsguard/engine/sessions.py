@@ -1,8 +1,8 @@
 """
 Live sockets: a `Session` is one accepted connection, and every end of it takes one door, `Session.close`.
 
-Shutdown closes through it, as do the rules of the relay; later expiry, revocation and drain will. The session does not
-know how a Close frame is written: whoever carries the frames binds a closer.
+Shutdown closes through it, as do the rules of the relay, expiry and revocation. The session does not know how a Close
+frame is written: whoever carries the frames binds a closer.
 """
 
 from __future__ import annotations
