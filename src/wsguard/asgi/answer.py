@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from wsguard.endpoints.messages import MAX_BODY, EndpointResponse
-from wsguard.engine.answers import refusal_answer
+from wsguard.engine.answers import refusal_answer, refused_subprotocol
 from wsguard.engine.delivery import delivered_fields
 from wsguard.engine.forwarding import is_ours, returned_fields
 
@@ -35,7 +35,8 @@ async def refuse_socket(
     """Refuse a handshake: with its status where the server can say one, else by a close before the accept."""
     await receive()  # websocket.connect, or the disconnect of a client that did not wait
     if refuse.close_code is not None:
-        await send({"type": "websocket.accept", "subprotocol": _some_subprotocol(scope), "headers": []})
+        subprotocol = refused_subprotocol(cast("Sequence[str]", scope.get("subprotocols") or ()))
+        await send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": []})
         await send({"type": "websocket.close", "code": refuse.close_code, "reason": request_id})
     elif DENIAL in cast("dict[str, object]", scope.get("extensions") or {}):
         fields, body = refusal_answer(refuse.status, request_id, host=host, secure=secure, headers=refuse.headers)
@@ -60,10 +61,9 @@ async def whole_body(receive: Receive) -> bytes:
 async def answer_endpoint(send: Send, response: EndpointResponse, handshake: Handshake, client: Client) -> None:
     """Answer a page under ``/.wsguard/``."""
     host = handshake.fields.first(b"host")
-    fields = [*response.fields, (b"Content-Length", b"%d" % len(response.body))]
-    delivered = delivered_fields(fields, host=host, secure=client.secure is True)
+    delivered = delivered_fields(response.framed_fields, host=host, secure=client.secure is True)
     await send({"type": "http.response.start", "status": response.status, "headers": _lowered(delivered)})
-    await send({"type": "http.response.body", "body": response.body})
+    await send({"type": "http.response.body", "body": b"" if handshake.method == "HEAD" else response.body})
 
 
 def page_answer(message: Message, *, host: bytes | None, secure: bool) -> Message:
@@ -93,14 +93,3 @@ def _headers_of(message: Message) -> Sequence[tuple[bytes, bytes]]:
 
 def _lowered(fields: RawFields) -> RawFields:
     return [(name.lower(), value) for name, value in fields]
-
-
-def _some_subprotocol(scope: Scope) -> str | None:
-    # Chromium fails a socket whose offer is not answered, and would not see the close code.
-    from wsguard.engine.checks.subprotocols import COMPANION, SECRET_PREFIXES
-
-    offered = [name for name in cast("Sequence[str]", scope.get("subprotocols") or ()) if name != COMPANION]
-    shown = [name for name in offered if not name.startswith(SECRET_PREFIXES)]
-    if COMPANION in cast("Sequence[str]", scope.get("subprotocols") or ()):
-        return COMPANION
-    return shown[0] if shown else None

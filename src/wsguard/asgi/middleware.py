@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from wsguard.asgi.types import ASGIApp, Message, Receive, Scope, Send
     from wsguard.engine.policy import Policy
-    from wsguard.engine.ports import Authenticator
+    from wsguard.guard.assembly import Credential
     from wsguard.vocabulary.decision import Accept, Decision
     from wsguard.vocabulary.handshake import Client, Handshake
     from wsguard.vocabulary.identity import Identity
@@ -78,7 +78,7 @@ class WebSocketGuard:
         guard: Guard | None = None,
         policy: Policy | None = None,
         routes: Mapping[str, Policy] | None = None,
-        authenticators: Sequence[Authenticator] = (),
+        authenticators: Sequence[Credential] = (),
         trusted_proxies: Iterable[str] = (),
         trust_any_proxy: bool = False,
         limits: Limits = DEFAULTS,

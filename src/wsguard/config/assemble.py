@@ -58,7 +58,7 @@ def assemble_gateway(config: GatewayConfig, development: Callable[[], Developmen
     # Without a certificate, which is told, the names that it would hold must not be missed as well.
     names = DEVELOPMENT_NAMES if certificate is None else certificate.names
     routes = policies_of(config, names, errors)
-    guard = errors.attempt(lambda: guard_of(config, routes, limits)) if routes and not errors.all else None
+    guard = guard_of(config, routes, limits, errors)
     context = None
     if certificate is not None:
         context = errors.attempt(lambda: server_context(certificate.certificate, certificate.key))

@@ -9,7 +9,7 @@ import msgspec
 
 from wsguard.config.certificates import DEVELOPMENT_NAMES
 from wsguard.config.collected import CollectedErrors
-from wsguard.config.file import GatewayConfig, ListKeys, RequireKeys, TicketKeys
+from wsguard.config.file import APIKeysKeys, GatewayConfig, ListKeys, RequireKeys, TicketKeys
 from wsguard.config.units import parse_duration, parse_size
 from wsguard.engine.authenticators.api_key import APIKeys
 from wsguard.engine.authenticators.bearer import Bearer
@@ -32,30 +32,47 @@ if TYPE_CHECKING:
     from wsguard.engine.ports import KeptList
 
 
-def guard_of(config: ServedConfig, routes: Mapping[str, Policy], limits: Limits, **proxies: Any) -> Guard:
-    """Return the guard of a process of ours, whose log is stdout. Raises ConfigurationErrors as Guard does."""
+def guard_of(
+    config: ServedConfig, routes: Mapping[str, Policy], limits: Limits, errors: CollectedErrors, **proxies: Any
+) -> Guard | None:
+    """Return the guard of a process of ours, whose log is stdout. Keeps *errors*; None where there are any."""
+    credentials = _credentials(config, errors)
+    bearer = errors.attempt(lambda: None if config.bearer is None else Bearer(**_given(config.bearer)))
+    ticket = errors.attempt(lambda: _ticket(config.ticket))
+    if errors.all or not routes:
+        return None
     log = DecisionLog(decision_logger(config.log_format or "text"), time.monotonic, limits.hints)
-    return Guard(
-        routes=routes,
-        authenticators=_credentials(config),
-        bearer=None if config.bearer is None else Bearer(**_given(config.bearer)),
-        ticket=_ticket(config.ticket),
-        public_url=config.public_url,
-        outbound=config.outbound or (),
-        outbound_ca=config.outbound_ca,
-        limits=limits,
-        log=log,
-        **proxies,
+    return errors.attempt(
+        lambda: Guard(
+            routes=routes,
+            authenticators=credentials,
+            bearer=bearer,
+            ticket=ticket,
+            public_url=config.public_url,
+            outbound=config.outbound or (),
+            outbound_ca=config.outbound_ca,
+            limits=limits,
+            log=log,
+            **proxies,
+        )
     )
 
 
-def _credentials(config: ServedConfig) -> list[JWT | APIKeys]:
-    found: list[JWT | APIKeys] = [JWT(issuer, **_given(keys)) for issuer, keys in (config.jwt or {}).items()]
-    if config.api_keys is not None:
-        if config.api_keys.file is None:
-            raise ConfigurationError("api_keys.file", "nothing", "the file that `wsguard keys add` writes")
-        found.append(APIKeys(**_given(config.api_keys)))
-    return found
+def _credentials(config: ServedConfig, errors: CollectedErrors) -> list[JWT | APIKeys]:
+    made: list[JWT | APIKeys | None] = [
+        errors.attempt(lambda issuer=issuer, keys=keys: JWT(issuer, **_given(keys)))
+        for issuer, keys in (config.jwt or {}).items()
+    ]
+    keys = config.api_keys
+    if keys is not None:
+        made.append(errors.attempt(lambda: _api_keys(keys)))
+    return [one for one in made if one is not None]
+
+
+def _api_keys(keys: APIKeysKeys) -> APIKeys:
+    if keys.file is None:
+        raise ConfigurationError("api_keys.file", "nothing", "the file that `wsguard keys add` writes")
+    return APIKeys(**_given(keys))
 
 
 def _ticket(keys: TicketKeys | None) -> Ticket | None:

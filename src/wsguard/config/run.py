@@ -68,9 +68,7 @@ def load_run(
         "trusted_proxies": config.trusted_proxies or (),
         "trust_any_proxy": bool(config.trust_any_proxy),
     }
-    guard = None
-    if policies and not errors.all:
-        guard = errors.attempt(lambda: guard_of(config, policies, limits, **proxies))
+    guard = guard_of(config, policies, limits, errors, **proxies)
     told = {error.key.removeprefix("--") for error in read_errors}
     found = [*read_errors, *(error for error in errors.all if error.key not in told)]
     if found or guard is None:

@@ -7,12 +7,13 @@ field ``X-WSGuard: 1``, which a foreign page cannot send without a preflight tha
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from wsguard.endpoints.messages import EndpointRequest, EndpointResponse, preflight, refused, with_cors
-from wsguard.engine.authentication import authenticate
+from wsguard.engine.authentication import authenticate, challenged
+from wsguard.engine.carriage import in_header
 from wsguard.engine.limits import RateLimits
 from wsguard.engine.policy import Context, judge_place
 from wsguard.vocabulary import reasons
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from wsguard.engine.ports import Authenticator, Clock, Randomness, Store, WallClock
     from wsguard.engine.revocations import Revocations
-    from wsguard.engine.routes import RouteTable
+    from wsguard.engine.routes import Route, RouteTable
     from wsguard.engine.sessions import SessionRegistry
     from wsguard.engine.tickets import Ticket
     from wsguard.vocabulary.bounds import Limits
@@ -35,12 +36,16 @@ _MARKER = b"x-wsguard"
 
 @dataclass
 class Desk:
-    """Routes, store, sessions and who sells; *sellers* stand in the order of ``sold_for``."""
+    """
+    Routes, store, sessions and who sells; *sellers* stand in the order of ``sold_for``.
+
+    *ticket* is None where none are sold: then only the other endpoints answer.
+    """
 
     table: RouteTable
     limits: Limits
     store: Store
-    ticket: Ticket
+    ticket: Ticket | None
     sellers: Mapping[str, Authenticator]
     sessions: SessionRegistry
     revocations: Revocations
@@ -55,10 +60,18 @@ class Desk:
         """Make the counters."""
         self.rates = RateLimits(self.limits.addresses)
 
-    @property
-    def takes_cookies(self) -> bool:
-        """Tell whether a cookie may buy: then pages may send credentials across origins."""
-        return any(one.carriage == "ambient" for one in self.sellers.values())
+    def sellers_at(self, route: Route) -> Sequence[Authenticator]:
+        """Return whose credentials buy a ticket for *route*."""
+        return tuple(self.sellers.values()) if route.takes_tickets else ()
+
+    def renewers_at(self, route: Route) -> Sequence[Authenticator]:
+        """Return whose credentials renew a socket of *route*: what sold its ticket, or the header that opened it."""
+        sellers = self.sellers_at(route)
+        return (*sellers, *(one for one in route.authenticators if in_header(one) and one not in sellers))
+
+    def judges_at(self, route: Route) -> Sequence[Authenticator]:
+        """Return whose credentials tell how *route* answers: its sellers, or what HTTP can carry of its ``auth``."""
+        return self.sellers_at(route) if route.takes_tickets else route.authenticators
 
     def is_revoked(self, identity: Identity) -> bool:
         """Tell whether a revocation means *identity*."""
@@ -76,36 +89,37 @@ class Customer:
 
 
 Serve = Callable[[EndpointRequest], Awaitable[EndpointResponse]]
+Askers = Callable[["Route"], "Sequence[Authenticator]"]
 
 
-async def answer(desk: Desk, request: EndpointRequest, method: str, serve: Serve) -> EndpointResponse:
+async def answer(desk: Desk, request: EndpointRequest, method: str, askers: Askers, serve: Serve) -> EndpointResponse:
     """
     Answer *request* to an endpoint that takes *method*: its preflight, a wrong method, or what *serve* says.
 
-    A page of an origin that may buy tickets somewhere may read the answer, and no other page (RULES §13).
+    A page of an origin that may connect to a route where *askers* are heard may read the answer, and no other page; it
+    may send cookies where one of them reads such (RULES §13).
     """
     handshake = request.handshake
     origin = handshake.fields.first(b"origin")
-    readable = origin if origin is not None and await _is_listed(desk, request) else None
+    routes = [route for route in desk.table.routes if askers(route)]
+    cookies = any(one.carriage == "ambient" for route in routes for one in askers(route))
+    readable = origin if origin is not None and await _is_listed(desk, request, routes) else None
     if handshake.method == "OPTIONS" and b"access-control-request-method" in handshake.fields:
         if readable is None:
             return with_cors(refused(Refusal(reasons.ORIGIN_NOT_ALLOWED)), None, credentials=False)
-        return preflight(readable, methods=method, headers=desk.request_headers, credentials=desk.takes_cookies)
+        return preflight(readable, methods=method, headers=desk.request_headers, credentials=cookies)
     if handshake.method != method:
         response = refused(Refusal(reasons.ENDPOINT_METHOD, headers=(("Allow", f"{method}, OPTIONS"),)))
     else:
         response = await serve(request)
-    return with_cors(response, readable, credentials=desk.takes_cookies)
+    return with_cors(response, readable, credentials=cookies)
 
 
-async def _is_listed(desk: Desk, request: EndpointRequest) -> bool:
-    """Tell whether the Origin may connect to any route that takes tickets."""
-    for route in desk.table.routes:
-        if not route.takes_tickets:
-            continue
-        stem = route.path.removesuffix("/*") or "/"
+async def _is_listed(desk: Desk, request: EndpointRequest, routes: Sequence[Route]) -> bool:
+    """Tell whether the Origin may connect to any of *routes*."""
+    for route in routes:
         place = await judge_place(
-            request.handshake, stem, desk.table, limits=desk.limits, client=request.client, now=desk.wall_clock()
+            request.handshake, route, desk.table, limits=desk.limits, client=request.client, now=desk.wall_clock()
         )
         if isinstance(place, Context) and place.origin in _PROVEN:
             return True
@@ -113,10 +127,10 @@ async def _is_listed(desk: Desk, request: EndpointRequest) -> bool:
 
 
 async def customer_of(
-    desk: Desk, request: EndpointRequest, path: str, *, marker_suffices: bool = False
+    desk: Desk, request: EndpointRequest, path: str, askers: Askers, *, marker_suffices: bool = False
 ) -> Customer | Refusal:
     """
-    Return who asks about *path*, or why nobody is served.
+    Return who asks about *path* by a credential of one of *askers*, or why nobody is served.
 
     With *marker_suffices* a cookie needs no Origin where ``Sec-Fetch-Site`` is ``same-origin`` or absent.
     """
@@ -127,22 +141,25 @@ async def customer_of(
         return place
     sent = handshake.fields.first(b"origin")
     origin = None if sent is None else sent.decode("ascii")
-    explicit = [one for one in desk.sellers.values() if one.carriage == "explicit"]
+    heard = () if place.route is None else askers(place.route)
+    if not heard:
+        return Refusal(reasons.TICKET_ROUTE, path)
+    explicit = [one for one in heard if one.carriage == "explicit"]
     found = await authenticate(handshake, place, explicit)
     sold_by = None
     if isinstance(found, Refusal) and found.reason is reasons.CREDENTIAL_MISSING:
-        for seller in desk.sellers.values():
-            if seller.carriage == "ambient":
-                answer = await authenticate(handshake, place, [seller])
+        for one in heard:
+            if one.carriage == "ambient":
+                answer = await authenticate(handshake, place, [one])
                 if not isinstance(answer, Refusal) or answer.reason is not reasons.CREDENTIAL_MISSING:
-                    found, sold_by = answer, seller.name
+                    found, sold_by = answer, one.name
                     break
         if sold_by is not None and not _shows_itself(request, place, marker_suffices=marker_suffices):
             return Refusal(reasons.TICKET_HEADER, setting="X-WSGuard: 1, from a page of a listed origin")
     if isinstance(found, Refusal):
         return found
     if desk.is_revoked(found):
-        return Refusal(reasons.SESSION_REVOKED)
+        return challenged(Refusal(reasons.SESSION_REVOKED))
     return Customer(found, place, origin, sold_by)
 
 

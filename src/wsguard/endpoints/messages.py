@@ -45,6 +45,13 @@ class EndpointResponse:
     event: str = ""
     values: dict[str, Any] = field(default_factory=dict[str, Any])
 
+    @property
+    def framed_fields(self) -> RawFields:
+        """The fields and the body's length; a 204 has neither body nor length (RFC 9110 §8.6)."""
+        if self.status == HTTPStatus.NO_CONTENT:
+            return self.fields
+        return [*self.fields, (b"Content-Length", b"%d" % len(self.body))]
+
 
 def answered(members: dict[str, Any], *, event: str = "", values: dict[str, Any] | None = None) -> EndpointResponse:
     """Return 200 with *members* as JSON, which nobody may keep."""

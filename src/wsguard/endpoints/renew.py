@@ -35,12 +35,14 @@ async def answer_renew(desk: Desk, request: EndpointRequest) -> EndpointResponse
         wait = desk.rates.take(("renewal", session.public_id), RENEWALS_A_MINUTE, desk.clock())
         if wait is not None:
             return refused(Refusal(reasons.LIMITS_RENEWALS, headers=(("Retry-After", str(wait)),)))
-        customer = await customer_of(desk, asked, session.path)
+        customer = await customer_of(desk, asked, session.path, desk.renewers_at)
         if isinstance(customer, Refusal):
             return refused(customer)
+        if session.closing is not None or session.public_id not in desk.sessions:
+            return refused(Refusal(reasons.SESSION_UNKNOWN))  # it has ended meanwhile
         return _renewed(desk, session, customer)
 
-    return await answer(desk, request, "POST", serve)
+    return await answer(desk, request, "POST", desk.renewers_at, serve)
 
 
 def _renewed(desk: Desk, session: Session, customer: Customer) -> EndpointResponse:

@@ -20,19 +20,19 @@ async def answer_session(desk: Desk, request: EndpointRequest) -> EndpointRespon
 
     async def serve(asked: EndpointRequest) -> EndpointResponse:
         query = asked.handshake.target.partition(b"?")[2].decode("ascii", "replace")
-        parameters = parse_qsl(query, keep_blank_values=True, max_num_fields=16)
+        try:
+            parameters = parse_qsl(query, keep_blank_values=True, max_num_fields=1)
+        except ValueError:
+            parameters = []
         if [name for name, _ in parameters] != ["path"]:
             return refused(Refusal(reasons.TICKET_BODY, "path"))
-        customer = await customer_of(desk, asked, parameters[0][1], marker_suffices=True)
+        customer = await customer_of(desk, asked, parameters[0][1], desk.judges_at, marker_suffices=True)
         if isinstance(customer, Refusal):
             return refused(customer)
-        route = customer.context.route
-        if route is None or not route.policy.authenticates:
-            return refused(Refusal(reasons.TICKET_ROUTE))
-        lacking = route.policy.requirement.refusal(customer.identity)
+        lacking = customer.context.policy.requirement.refusal(customer.identity)
         if lacking is not None:
             return refused(lacking)
         expires_at = customer.identity.expires_at
         return answered({"expires_at": None if expires_at is None else int(expires_at)})
 
-    return await answer(desk, request, "GET", serve)
+    return await answer(desk, request, "GET", desk.judges_at, serve)

@@ -20,6 +20,7 @@ from wsguard.vocabulary.decision import Refusal
 if TYPE_CHECKING:
     from wsguard.endpoints.desk import Desk
     from wsguard.endpoints.messages import EndpointRequest, EndpointResponse
+    from wsguard.engine.tickets import Ticket
     from wsguard.vocabulary.handshake import Client
     from wsguard.vocabulary.identity import Identity
 
@@ -37,29 +38,34 @@ async def answer_ticket(desk: Desk, request: EndpointRequest) -> EndpointRespons
         path = members.get("path")
         if set(members) != _MEMBERS or not isinstance(path, str) or "?" in path:
             return refused(Refusal(reasons.TICKET_BODY))
-        customer = await customer_of(desk, asked, path)
+        over = _asks_too_much(desk, asked.client)
+        if over is not None:
+            return refused(over)
+        customer = await customer_of(desk, asked, path, desk.sellers_at)
         if isinstance(customer, Refusal):
             return refused(customer)
         return await sell(desk, customer, asked.client, path)
 
-    return await answer(desk, request, "POST", serve)
+    return await answer(desk, request, "POST", desk.sellers_at, serve)
 
 
 async def sell(desk: Desk, customer: Customer, client: Client, path: str) -> EndpointResponse:
     """Sell a ticket for *path* to *customer*, who has been judged; refuse by rate, route, or a store that is down."""
-    route, identity = customer.context.route, customer.identity
-    if route is None or not route.takes_tickets or customer.context.host is None:
+    route, identity, options = customer.context.route, customer.identity, desk.ticket
+    if route is None or not route.takes_tickets or customer.context.host is None or options is None:
         return refused(Refusal(reasons.TICKET_ROUTE, path))
-    lacking = route.policy.requirement.refusal(identity) or _too_many(desk, identity, client)
+    address = client.peer.address
+    if options.bind_address and address is None:
+        return refused(Refusal(reasons.TICKET_ADDRESS, "not known", setting="trusted_proxies"))
+    lacking = route.policy.requirement.refusal(identity) or _too_many(desk, options, identity, client)
     if lacking is not None:
         return refused(lacking)
     now = desk.wall_clock()
     handle = new_secret(desk.randomness)
     ticket, key = new_ticket(desk.store.name, desk.randomness)
-    lifetime = desk.ticket.lifetime
+    lifetime = options.lifetime
     if identity.expires_at is not None:
         lifetime = min(lifetime, identity.expires_at - now)
-    address = client.peer.address
     record = TicketRecord(
         subject=identity.subject,
         issuer=identity.issuer,
@@ -69,7 +75,7 @@ async def sell(desk: Desk, customer: Customer, client: Client, path: str) -> End
         handle=handle_digest(handle),
         expires_at=now + lifetime,
         origin=customer.origin,
-        address=address_key(address) if desk.ticket.bind_address and address is not None else None,
+        address=address_key(address) if options.bind_address and address is not None else None,
         sold_by=customer.sold_by,
         scopes=tuple(sorted(identity.scopes)),
         groups=tuple(sorted(identity.groups)),
@@ -113,12 +119,23 @@ def named(identity: Identity) -> dict[str, str | None]:
     }
 
 
-def _too_many(desk: Desk, identity: Identity, client: Client) -> Refusal | None:
+def _asks_too_much(desk: Desk, client: Client) -> Refusal | None:
+    # Before anybody is looked at: whoever guesses is counted too (B-FRAME-08).
+    if desk.ticket is None or client.peer.address is None:
+        return None
+    key = ("asked", address_key(client.peer.address))
+    return _over(desk.rates.take(key, desk.ticket.rate_address, desk.clock()))
+
+
+def _too_many(desk: Desk, options: Ticket, identity: Identity, client: Client) -> Refusal | None:
     now = desk.clock()
-    waits = [desk.rates.take(("identity", identity.issuer, identity.subject), desk.ticket.rate, now)]
+    waits = [desk.rates.take(("identity", identity.issuer, identity.subject), options.rate, now)]
     if client.peer.address is not None:
-        waits.append(desk.rates.take(("address", address_key(client.peer.address)), desk.ticket.rate_address, now))
-    wait = max((seconds for seconds in waits if seconds is not None), default=None)
+        waits.append(desk.rates.take(("address", address_key(client.peer.address)), options.rate_address, now))
+    return _over(max((seconds for seconds in waits if seconds is not None), default=None))
+
+
+def _over(wait: int | None) -> Refusal | None:
     return None if wait is None else Refusal(reasons.LIMITS_TICKETS, headers=(("Retry-After", str(wait)),))
 
 

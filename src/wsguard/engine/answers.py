@@ -5,10 +5,12 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from wsguard.engine.checks.subprotocols import COMPANION
+from wsguard.engine.checks.subprotocols import COMPANION, KUBERNETES_PREFIX, SECRET_PREFIXES
 from wsguard.engine.delivery import delivered_fields
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from wsguard.engine.forwarding import RawFields
     from wsguard.vocabulary.decision import Accept
 
@@ -35,3 +37,15 @@ def answered_subprotocol(accept: Accept, selected: str | None) -> str | None:
     if selected is not None:
         return selected
     return COMPANION if accept.subprotocols.companion_offered else None
+
+
+def refused_subprotocol(offered: Sequence[str]) -> str | None:
+    """
+    Return what a socket answers that is opened only to be closed with a code; never what may be a secret.
+
+    Chromium fails a socket whose offer is not answered, and would not see the code.
+    """
+    if COMPANION in offered:
+        return COMPANION
+    secrets = (*SECRET_PREFIXES, KUBERNETES_PREFIX)
+    return next((name for name in offered if not name.startswith(secrets)), None)

@@ -38,11 +38,11 @@ async def authenticate(
         if answer is None:
             continue
         if isinstance(answer, Refusal):
-            return _challenged(answer)
+            return challenged(answer)
         if not isinstance(answer, Identity):
             return Refusal(reasons.POLICY_BAD_VERDICT, f"{authenticator.name} answered {type(answer).__name__}")
         if answer.expires_at is not None and answer.expires_at <= context.now:
-            return _challenged(Refusal(reasons.CREDENTIAL_EXPIRED, authenticator.name))
+            return challenged(Refusal(reasons.CREDENTIAL_EXPIRED, authenticator.name))
         context.in_header = in_header(authenticator)
         context.field_name = getattr(authenticator, "field_name", None)
         return may_decide(authenticator, handshake, context) or answer
@@ -61,7 +61,8 @@ def is_preflight(handshake: Handshake, context: Context) -> bool:
     )
 
 
-def _challenged(refusal: Refusal) -> Refusal:
+def challenged(refusal: Refusal) -> Refusal:
+    """Return *refusal* with the field that a 401 carries (RFC 6750 §3.1), if it is one and has none."""
     if refusal.reason.status != 401 or refusal.headers:  # noqa: PLR2004 - Unauthorized
         return refusal
     return Refusal(refusal.reason, refusal.detail, refusal.setting, _INVALID)

@@ -17,7 +17,7 @@ from wsguard.engine.authorization import Requirement
 from wsguard.engine.carriage import in_header
 from wsguard.engine.checks.host import HostRules
 from wsguard.engine.checks.origin import OriginRules
-from wsguard.engine.checks.target import is_unambiguous
+from wsguard.engine.checks.target import has_parameter, is_unambiguous
 from wsguard.engine.forwarding import LONGEST_IDENTITY_FIELD, identity_fields
 from wsguard.engine.ports import KeptList
 from wsguard.vocabulary import close_codes, reasons
@@ -278,7 +278,7 @@ async def decide(
         return Refuse(reasons.ROUTE_NONE)
     if _asks_nobody(handshake, context):
         left = context.unless_explicit
-        return _accept(context, context.route, None) if left is None else _refused(handshake, context.policy, left)
+        return _accept(context, context.route, None) if left is None else refused_by(context.policy, handshake, left)
     return await _authenticated(handshake, context, context.route)
 
 
@@ -297,12 +297,15 @@ def _asks_nobody(handshake: Handshake, context: Context) -> bool:
 
 async def _authenticated(handshake: Handshake, context: Context, route: Route) -> Decision:
     policy = route.policy
+    if handshake.is_handshake and route.takes_tickets and has_parameter(handshake.target, b"ticket"):
+        # Whatever else was sent: logs and histories keep a query (B-TICKET-06).
+        return refused_by(policy, handshake, Refusal(reasons.TICKET_QUERY))
     identity = await authenticate(handshake, context, route.authenticators)
     if isinstance(identity, Refusal):
-        return _refused(handshake, policy, identity)
+        return refused_by(policy, handshake, identity)
     lacking = policy.requirement.refusal(identity) or _too_long(identity)
     if lacking is not None:
-        return _refused(handshake, policy, lacking)
+        return refused_by(policy, handshake, lacking)
     return _accept(context, route, identity)
 
 
@@ -314,7 +317,8 @@ def _too_long(identity: Identity) -> Refusal | None:
     return None
 
 
-def _refused(handshake: Handshake, policy: Policy, refusal: Refusal) -> Refuse:
+def refused_by(policy: Policy, handshake: Handshake, refusal: Refusal) -> Refuse:
+    """Return the decision that *refusal* of a credential means: with a close code where *policy* tells a script why."""
     told = policy.refusal == "close" and handshake.is_handshake and refusal.reason.status in _CLOSE_CODES
     code = _CLOSE_CODES[refusal.reason.status] if told else None
     return Refuse(refusal.reason, refusal.detail, refusal.setting, refusal.headers, code)
@@ -324,20 +328,24 @@ _CLOSE_CODES = {401: close_codes.CREDENTIAL, 403: close_codes.POLICY}
 
 
 async def judge_place(
-    handshake: Handshake, path: str, table: RouteTable, *, limits: Limits, client: Client, now: float
+    handshake: Handshake, path: str | Route, table: RouteTable, *, limits: Limits, client: Client, now: float
 ) -> Context | Refusal:
     """
     Judge a request to an endpoint of ours that is about *path*: by the route of that path, as its handshakes are.
 
-    Returns what was established, its ``origin`` None where no Origin was sent; or the Refusal.
+    A Route in its place is judged itself. Returns what was established, its ``origin`` None where no Origin was sent;
+    or the Refusal.
     """
     from wsguard.engine.checks.host import HostCheck
     from wsguard.engine.checks.origin import judge_origin
     from wsguard.engine.checks.syntax import SyntaxCheck
     from wsguard.engine.checks.transport import TransportCheck
 
-    target = path.encode("utf-8", "surrogatepass")
-    route = table.find(target)
+    if isinstance(path, str):
+        target = path.encode("utf-8", "surrogatepass")
+        route, is_clear = table.find(target), is_unambiguous(target, table)
+    else:
+        route, is_clear = path, True
     context = Context(table, limits, table.routes[0].policy, route, client, is_handshake=False, now=now)
     refused = await _ask_lists(handshake, context, always=True) if context.policy.keeps_lists else None
     if refused is not None:
@@ -346,7 +354,7 @@ async def judge_place(
         verdict = check.check(handshake, context)
         if isinstance(verdict, Refusal):
             return verdict
-    if context.route is None or not is_unambiguous(target, table):
+    if context.route is None or not is_clear:
         return Refusal(reasons.TICKET_ROUTE, setting='auth = […, "ticket"] on a route of that path')
     values = handshake.fields.values(b"origin")
     if values:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from wsguard.engine.answers import answered_subprotocol, refusal_answer
+from wsguard.engine.answers import answered_subprotocol, refusal_answer, refused_subprotocol
 from wsguard.engine.delivery import delivered_fields
 from wsguard.engine.forwarding import returned_fields
+from wsguard.wire import frames
 from wsguard.wire.head_writer import write_response_head
 from wsguard.wire.response_head import SWITCHING_PROTOCOLS, Upgraded, accept_for
 
@@ -35,12 +36,27 @@ def refusal(
     return head if head_only else head + text
 
 
+def told_by_close(handshake: Handshake, code: int, request_id: str) -> bytes:
+    """Write a 101 and at once the Close that tells a browser's script *code*: it sees no status of a refusal."""
+    key = handshake.fields.first(b"sec-websocket-key") or b""
+    fields = [(b"Upgrade", b"websocket"), (b"Connection", b"Upgrade"), (b"Sec-WebSocket-Accept", accept_for(key))]
+    offered = [name.decode("ascii") for name in handshake.fields.list_members(b"sec-websocket-protocol")]
+    subprotocol = refused_subprotocol(offered)
+    if subprotocol is not None:
+        fields.append((b"Sec-WebSocket-Protocol", subprotocol.encode("ascii")))
+    host = handshake.fields.first(b"host")
+    fields = [*fields, *delivered_fields([], host=host, secure=True)]
+    return write_response_head(SWITCHING_PROTOCOLS, fields) + frames.control_frame(
+        frames.CLOSE, frames.close_payload(code, request_id), None
+    )
+
+
 def endpoint_answer(response: EndpointResponse, handshake: Handshake) -> bytes:
     """Write what an endpoint of ours answers, and the connection's end."""
-    fields = [*response.fields, (b"Content-Length", b"%d" % len(response.body)), (b"Connection", b"close")]
+    fields = [*response.framed_fields, (b"Connection", b"close")]
     host = handshake.fields.first(b"host")
     head = write_response_head(response.status, delivered_fields(fields, host=host, secure=True))
-    return head + response.body
+    return head if handshake.method == "HEAD" else head + response.body
 
 
 def switching_protocols(

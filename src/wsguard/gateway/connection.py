@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from wsguard.endpoints.messages import MAX_BODY, EndpointRequest
+from wsguard.engine.authentication import challenged
 from wsguard.engine.forwarding import deflate_offer, forwarded_fields
 from wsguard.engine.sessions import Session
-from wsguard.gateway.answer import endpoint_answer, refusal, switching_protocols
+from wsguard.gateway.answer import endpoint_answer, refusal, switching_protocols, told_by_close
 from wsguard.gateway.handshake import ConnectionFacts, handshake_from
 from wsguard.gateway.http_proxy import (
     CutShort,
@@ -25,7 +26,7 @@ from wsguard.gateway.upstream import Upstream, read_response_head
 from wsguard.guard.guard import where
 from wsguard.vocabulary import reasons
 from wsguard.vocabulary.bounds import MAX_MESSAGE
-from wsguard.vocabulary.decision import Refuse
+from wsguard.vocabulary.decision import Refusal, Refuse
 from wsguard.vocabulary.errors import HeadViolation, UpstreamFailure
 from wsguard.wire.head_writer import write_request_head
 from wsguard.wire.request_head import RequestHead, head_end, parse_request_head
@@ -165,7 +166,8 @@ class Connection:
         except UpstreamFailure as failure:
             await self._refuse(handshake, Refuse(failure.reason, failure.detail))
         except CredentialWithdrawn:
-            await self._refuse(handshake, Refuse(reasons.SESSION_REVOKED))
+            revoked = challenged(Refusal(reasons.SESSION_REVOKED))
+            await self._refuse(handshake, Refuse(revoked.reason, headers=revoked.headers))
         except RequestBodyFailure as failure:
             await self._refuse(handshake, Refuse(failure.reason))
         except CutShort:
@@ -290,6 +292,9 @@ class Connection:
     async def _refuse(self, handshake: Handshake, refuse: Refuse) -> None:
         guard = self._services.guard
         request_id = guard.tell_refusal(handshake, guard.client_of(handshake), refuse)
+        if refuse.close_code is not None:
+            await self._stream.write(told_by_close(handshake, refuse.close_code, request_id))
+            return
         host = handshake.fields.first(b"host")
         answer = refusal(
             refuse.status, request_id, host=host, headers=refuse.headers, head_only=handshake.method == "HEAD"

@@ -142,7 +142,7 @@ async def read_body(head: RequestHead, client: ByteStream, limits: Limits, longe
             payload, rest = decoder.feed(client.take_all())
             client.put_back(rest)
             body += payload
-            if not decoder.done and not client.data:
+            if not decoder.done and len(body) <= longest and not client.data:
                 async with asyncio.timeout(limits.head_timeout):
                     await client.more()
     except TimeoutError:

@@ -97,10 +97,10 @@ class Assembly:
 
     @property
     def headers(self) -> list[str]:
-        """Return the fields, in lower case, that a page sends to buy a ticket."""
+        """Return the fields, in lower case, that a page sends to an endpoint of ours."""
         names = {"authorization", "content-type", "x-wsguard"}
-        for seller in self.sellers.values():
-            name = getattr(seller, "field_name", None)
+        for one in self._known.values():
+            name = getattr(one, "field_name", None)
             if isinstance(name, bytes):
                 names.add(name.decode("ascii"))
         return sorted(names)

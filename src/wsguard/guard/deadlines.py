@@ -54,7 +54,14 @@ class Deadlines:
 
     def _look(self) -> None:
         self._timer = None
-        now = self._wall_clock()
+        try:
+            self._end_expired(self._wall_clock())
+        finally:
+            # A socket that raises where it is closed must not keep the others alive.
+            if self._heap:
+                self._arm()
+
+    def _end_expired(self, now: float) -> None:
         while self._heap and self._heap[0][0] <= now:
             _, number, session = heapq.heappop(self._heap)
             if session.public_id not in self._sessions or session.expires_at is None:
@@ -63,8 +70,6 @@ class Deadlines:
                 self._on_expired(session)
             else:
                 heapq.heappush(self._heap, (session.expires_at, number, session))
-        if self._heap:
-            self._arm()
 
     def _forget_ended(self) -> None:
         self._heap = [entry for entry in self._heap if entry[2].public_id in self._sessions]

@@ -11,6 +11,7 @@ import asyncio
 import dataclasses
 import secrets
 import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
@@ -21,8 +22,9 @@ from wsguard.endpoints.public_url import read_public_url
 from wsguard.endpoints.renew import answer_renew
 from wsguard.endpoints.session import answer_session
 from wsguard.endpoints.ticket import answer_ticket
+from wsguard.engine.authentication import challenged
 from wsguard.engine.limits import AddressLimits, address_key
-from wsguard.engine.policy import Policy, decide
+from wsguard.engine.policy import Policy, decide, refused_by
 from wsguard.engine.proxies import TrustedProxies, client_of
 from wsguard.engine.revocations import Revocation, Revocations
 from wsguard.engine.sessions import Session, SessionRegistry
@@ -50,7 +52,7 @@ if TYPE_CHECKING:
     from wsguard.vocabulary.identity import Identity
 
 _ID_BYTES = 8
-
+_REPLAYS = 4096
 
 Endpoint = Callable[["Desk", EndpointRequest], Awaitable[EndpointResponse]]
 _ENDPOINTS: dict[bytes, Endpoint] = {
@@ -124,6 +126,7 @@ class Guard:
         self.revocations = Revocations()
         self.deadlines = Deadlines(self.sessions, wall_clock, self._expired)
         self._ticket = ticket
+        self._replays: OrderedDict[str, None] = OrderedDict()
         world = World(
             limits, clock, self.log, self.store, bearer, outbound, outbound_ca, self._replayed, self._withdrawn
         )
@@ -131,7 +134,8 @@ class Guard:
         self.routes = assembly.table
         self._assembly = assembly
         self._waits = any(route.authenticators or route.policy.keeps_lists for route in self.routes.routes)
-        self._desk = None if ticket is None else self._opened_desk(ticket, public_url)
+        authenticates = any(route.authenticators for route in self.routes.routes)
+        self._desk = self._opened_desk(ticket, public_url) if authenticates else None
 
     def __repr__(self) -> str:
         """Name the routes."""
@@ -179,7 +183,7 @@ class Guard:
         if isinstance(decision, Refuse):
             return decision
         if decision.identity is not None and not self._still_holds(decision.identity):
-            return Refuse(reasons.SESSION_REVOKED, headers=(("WWW-Authenticate", 'Bearer error="invalid_token"'),))
+            return self._refused(handshake, Refusal(reasons.SESSION_REVOKED))
         if retry_after is not None:
             return Refuse(reasons.LIMITS_ADDRESS, headers=(("Retry-After", str(retry_after)),))
         return decision
@@ -214,9 +218,9 @@ class Guard:
         facts = self._session_facts(handshake, accept)
         handle = None
         if accept.redemption is not None:
-            refused = await self._redeem(accept.redemption, facts["public_id"])
-            if refused is not None:
-                return refused
+            refusal = await self._redeem(accept.redemption, facts["public_id"])
+            if refusal is not None:
+                return self._refused(handshake, refusal)
             facts["handle"] = accept.redemption.handle
             facts["sold_by"] = accept.redemption.sold_by
         elif accept.in_header and self._desk is not None:
@@ -224,23 +228,35 @@ class Guard:
             facts["handle"] = handle_digest(handle)
         return Admission(accept, facts, handle)
 
-    async def _redeem(self, redemption: Redemption, public_id: str) -> Refuse | None:
+    def _refused(self, handshake: Handshake, refusal: Refusal) -> Refuse:
+        route = self.routes.find(handshake.raw_path) or self.routes.routes[0]
+        return refused_by(route.policy, handshake, challenged(refusal))
+
+    async def _redeem(self, redemption: Redemption, public_id: str) -> Refusal | None:
         try:
             taken = await self.store.take(SPACE, redemption.key, mark=public_id.encode(), now=self.wall_clock())
         except Exception as error:  # noqa: BLE001 - fail closed: whatever the store raises refuses (B-STORE-03)
-            return Refuse(reasons.STORE_UNAVAILABLE, type(error).__name__)
+            return Refusal(reasons.STORE_UNAVAILABLE, type(error).__name__)
         if taken.value is not None:
             return None
         if taken.mark is not None:
             self._replayed(taken.mark)
-            return Refuse(reasons.TICKET_USED)
-        return Refuse(reasons.TICKET_UNKNOWN)
+            return Refusal(reasons.TICKET_USED)
+        return Refusal(reasons.TICKET_UNKNOWN)
 
     def _replayed(self, mark: bytes) -> None:
         """Close the socket of a ticket's first redemption: of two who have it, nobody knows who is right."""
-        session = self.sessions.of_id(mark.decode("ascii", "replace"))
-        if session is not None and self._ticket is not None and self._ticket.replay_closes:
+        if self._ticket is None or not self._ticket.replay_closes:
+            return
+        public_id = mark.decode("ascii", "replace")
+        session = self.sessions.of_id(public_id)
+        if session is not None:
             session.close(close_codes.CREDENTIAL, reasons.TICKET_REPLAYED.code)
+            return
+        # Its handshake may still be under way: then it is closed as soon as it stands.
+        self._replays[public_id] = None
+        if len(self._replays) > _REPLAYS:
+            self._replays.popitem(last=False)
 
     def register(self, session: Session) -> bool:
         """
@@ -251,6 +267,9 @@ class Guard:
         self.sessions.add(session)
         if session.identity is not None and not self._still_holds(session.identity):
             return False
+        if session.public_id in self._replays:
+            del self._replays[session.public_id]
+            session.close(close_codes.CREDENTIAL, reasons.TICKET_REPLAYED.code)
         self.deadlines.watch(session)
         return True
 
@@ -297,7 +316,8 @@ class Guard:
         """Return what answers a page under ``/.wsguard/``, or None where nothing does."""
         if self._desk is None or handshake.is_handshake:
             return None
-        return _ENDPOINTS.get(handshake.raw_path)
+        endpoint = _ENDPOINTS.get(handshake.raw_path)
+        return None if endpoint is answer_ticket and self._ticket is None else endpoint
 
     async def answer(self, endpoint: Endpoint, request: EndpointRequest) -> EndpointResponse:
         """Answer *request* to *endpoint*, and write its log line; raises nothing."""
@@ -326,7 +346,7 @@ class Guard:
             )
         return self.request_id()
 
-    def _opened_desk(self, ticket: Ticket, public_url: str | None) -> Desk:
+    def _opened_desk(self, ticket: Ticket | None, public_url: str | None) -> Desk:
         return Desk(
             table=self.routes,
             limits=self.limits,
@@ -335,7 +355,7 @@ class Guard:
             sellers=self._assembly.sellers,
             sessions=self.sessions,
             revocations=self.revocations,
-            public_url=read_public_url(public_url, self.routes),
+            public_url="" if ticket is None and public_url is None else read_public_url(public_url, self.routes),
             request_headers=self._assembly.headers,
             clock=self.clock,
             wall_clock=self.wall_clock,

@@ -25,13 +25,10 @@ _KEY = "store"
 _NAME_BYTES = 4
 _APPLICATION = 0x57534764  # "WSGd": file(1) and we tell by it whose file this is
 _VERSION = 1
-_BROKEN = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
-_PAGE_BYTES = 4096  # a command writes some pages whole; half the usual size costs it a tenth less
+_BROKEN = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})  # the last: no such table
 # The totals are kept by triggers: they change in the same transaction as the rows, whoever changes them. A file's owner
 # may look into it; its user_version says when to change this text.
-_SCHEMA = f"""
-    PRAGMA application_id = {_APPLICATION};
-    PRAGMA page_size = {_PAGE_BYTES};
+_SCHEMA = """
     PRAGMA journal_mode = WAL;
     BEGIN;
     CREATE TABLE store (name TEXT NOT NULL);
@@ -63,7 +60,6 @@ _SCHEMA = f"""
     CREATE TRIGGER record_deleted AFTER DELETE ON records BEGIN
         UPDATE totals SET records = records - 1, record_bytes = record_bytes - length(OLD.value);
     END;
-    PRAGMA user_version = {_VERSION};
 """
 
 
@@ -76,11 +72,12 @@ def prepare(path: Path, randomness: Randomness, busy_seconds: float) -> str:
     try:
         _check_folder(path)
         if not os.path.lexists(path):
+            _check_leftovers(path)
             _create(path, randomness(_NAME_BYTES).hex())
         with closing(connect(path, busy_seconds)) as connection:
             return read_name(connection, path)
     except sqlite3.Error as error:
-        if (error.sqlite_errorcode & 0xFF) in _BROKEN:
+        if primary_code(error) in _BROKEN:
             raise _unfit(path, f"no store of wsguard: {error}", "move it away; a new one is made then") from None
         raise StoreError(f"{path}: {error}") from error
     except OSError as error:
@@ -116,7 +113,15 @@ def read_name(connection: sqlite3.Connection, path: Path) -> str:
         raise _unfit(path, f"a store of version {version}", f"version {_VERSION}; move it away, or run its wsguard")
     if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
         raise _unfit(path, "not in WAL mode", "a local disk, and a file that no other program has changed")
-    return str(connection.execute("SELECT name FROM store").fetchone()[0])
+    row = connection.execute("SELECT name FROM store").fetchone()
+    if row is None:
+        raise _unfit(path, "a store without a name", "one that wsguard made; move it away, a new one is made then")
+    return str(row[0])
+
+
+def primary_code(error: sqlite3.Error) -> int:
+    """Return which of SQLite's errors it is, without the details; 0 for one of the Python module's own."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
 def identity_of(path: Path) -> tuple[int, int]:
@@ -132,6 +137,8 @@ def _create(path: Path, name: str) -> None:
         with closing(sqlite3.connect(made, isolation_level=None)) as connection:
             connection.executescript(_SCHEMA)
             connection.execute("INSERT INTO store VALUES (?)", (name,))
+            connection.execute(f"PRAGMA application_id = {_APPLICATION}")
+            connection.execute(f"PRAGMA user_version = {_VERSION}")
             connection.execute("COMMIT")
         try:
             os.link(made, path)
@@ -148,6 +155,14 @@ def _check_folder(path: Path) -> None:
         raise _unfit(folder, "no folder", "a folder that is there: make it first, mode 0700")
     if folder.stat().st_mode & stat.S_IWOTH:
         raise _unfit(folder, "a folder that everybody may write", f"a folder of its own, or chmod o-w {folder}")
+
+
+def _check_leftovers(path: Path) -> None:
+    """Refuse the journal of a file that was deleted: SQLite would write what stands there into the new one."""
+    journal = Path(f"{path}-wal")
+    # In this order: a worker that is making the store right now makes the file first.
+    if os.path.lexists(journal) and not os.path.lexists(path):
+        raise _unfit(journal, f"left over from a {path.name} that is gone", "that file back, or none: delete it too")
 
 
 def _check_file(path: Path) -> None:

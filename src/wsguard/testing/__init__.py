@@ -2,7 +2,8 @@
 Tower: what tests use. Your policy, through a real server; suites that run against a mount of your own.
 
 `assert_refused`, `assert_accepted` and `handshake` pin a project's policy, `browser_headers` keeps a suite on
-Starlette's TestClient alive, `check_mount` sends the table of hostile handshakes.
+Starlette's TestClient alive, `check_mount` sends the table of hostile handshakes, `check_store` tries
+a store of your own.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from wsguard.testing.handshakes import HandshakeResult, handshake
     from wsguard.testing.hostile import Answer, MountUnderTest, Row, RowResult, check_mount, hostile_rows
     from wsguard.testing.loopback_server import ServerStartError
+    from wsguard.testing.stores import StoreResult, check_store
 
 __all__ = [
     "Answer",
@@ -23,10 +25,12 @@ __all__ = [
     "Row",
     "RowResult",
     "ServerStartError",
+    "StoreResult",
     "assert_accepted",
     "assert_refused",
     "browser_headers",
     "check_mount",
+    "check_store",
     "handshake",
     "hostile_rows",
 ]
@@ -38,10 +42,12 @@ _HOMES = {
     "Row": "hostile",
     "RowResult": "hostile",
     "ServerStartError": "loopback_server",
+    "StoreResult": "stores",
     "assert_accepted": "assertions",
     "assert_refused": "assertions",
     "browser_headers": "browser",
     "check_mount": "hostile",
+    "check_store": "stores",
     "handshake": "handshakes",
     "hostile_rows": "hostile",
 }

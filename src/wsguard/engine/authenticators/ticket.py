@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from wsguard.engine.limits import address_key
-from wsguard.engine.routes import percent_decode
 from wsguard.engine.tickets import PREFIX, SPACE, TicketRecord, read_ticket
 from wsguard.vocabulary import reasons
 from wsguard.vocabulary.decision import Redemption, Refusal
@@ -44,8 +43,6 @@ class TicketAuthenticator:
         """Return who bought the ticket; the context keeps what has to be taken from the store."""
         if not handshake.is_handshake:
             return None
-        if _stands_in_query(handshake.target):
-            return Refusal(reasons.TICKET_QUERY)
         offered = [entry for entry in context.subprotocols.removed if entry.startswith(PREFIX)]
         if not offered:
             return None
@@ -75,7 +72,10 @@ class TicketAuthenticator:
     async def _not_theirs(self, record: TicketRecord, handshake: Handshake, context: Context) -> Refusal | None:
         if record.sold_by is None:
             return None
-        answer = await self._sellers[record.sold_by].authenticate(handshake, context)
+        seller = self._sellers.get(record.sold_by)
+        if seller is None:
+            return Refusal(reasons.TICKET_IDENTITY, f"{record.sold_by} sells none any more")
+        answer = await seller.authenticate(handshake, context)
         if isinstance(answer, Refusal) and answer.reason.status >= 500:  # noqa: PLR2004 - nobody could be asked
             return answer
         if isinstance(answer, Identity) and (answer.subject, answer.issuer) == (record.subject, record.issuer):
@@ -96,8 +96,3 @@ def _misplaced(record: TicketRecord, handshake: Handshake, context: Context) -> 
     if record.address is not None and record.address != (None if address is None else address_key(address)):
         return Refusal(reasons.TICKET_ADDRESS)
     return None
-
-
-def _stands_in_query(target: bytes) -> bool:
-    query = target.partition(b"?")[2]
-    return any(percent_decode(part.partition(b"=")[0]) == b"ticket" for part in query.split(b"&") if part)

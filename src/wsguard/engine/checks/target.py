@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, ClassVar
 
-from wsguard.engine.routes import decoded_path, is_dot_segment, is_reserved
+from wsguard.engine.routes import decoded_path, is_dot_segment, is_reserved, percent_decode
 from wsguard.vocabulary import reasons
 from wsguard.vocabulary.decision import PASSED, Refusal
 
@@ -51,6 +51,12 @@ def is_unambiguous(path: bytes, table: RouteTable) -> bool:
         return False
     decoded = decoded_path(path)
     return not is_reserved(decoded) and table.find(decoded) is table.find(path)
+
+
+def has_parameter(target: bytes, name: bytes) -> bool:
+    """Tell whether a parameter *name*, in any spelling that decodes to it, stands in the query of *target*."""
+    query = target.partition(b"?")[2]
+    return any(percent_decode(part.partition(b"=")[0]) == name for part in query.split(b"&"))
 
 
 def _hides_something(path: bytes) -> bool:

@@ -1,0 +1,120 @@
+"""Whom a revocation means: names that all match, and a time that is compared by the second."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from wsguard import Identity
+from wsguard.engine.revocations import Revocation, Revocations, RevocationSyntaxError
+
+NOW = 1_800_000_000.0
+
+
+def who(**changes: Any) -> Identity:
+    members: dict[str, Any] = {
+        "subject": "alice",
+        "issuer": "https://id.test",
+        "method": "bearer",
+        "sid": "s1",
+        "credential_id": "c1",
+        "issued_at": NOW - 10,
+        **changes,
+    }
+    return Identity(**members)
+
+
+@pytest.mark.parametrize(
+    ("members", "means"),
+    [
+        ({"subject": "alice"}, True),
+        ({"issuer": "https://id.test"}, True),
+        ({"sid": "s1"}, True),
+        ({"credential_id": "c1"}, True),
+        ({"subject": "alice", "issuer": "https://id.test", "sid": "s1", "credential_id": "c1"}, True),
+        ({"subject": "alice", "issuer": "https://other.test"}, False),
+        ({"subject": "bob", "sid": "s1"}, False),
+        ({"sid": "s2"}, False),
+        ({"subject": "Alice"}, False),
+    ],
+)
+def test_all_names_must_match(members: dict[str, str], means: bool) -> None:
+    """B-STORE-01: one that fits partly means somebody else; and looked up among others it says the same."""
+    revocation = Revocation.read(members, NOW)
+    assert revocation.matches(who()) is means
+    crowd = [Revocation.read({"subject": f"user{number}"}, NOW) for number in range(100)]
+    assert Revocations([*crowd, revocation]).revokes(who()) is means
+
+
+def test_who_has_no_sid_is_not_meant_by_one() -> None:
+    """A name that the credential lacks is not any name."""
+    assert not Revocation.read({"sid": "s1"}, NOW).matches(who(sid=None))
+    assert not Revocations([Revocation.read({"sid": "s1"}, NOW)]).revokes(who(sid=None))
+
+
+@pytest.mark.parametrize(
+    ("issued_at", "means"),
+    [(NOW - 1, True), (NOW, True), (NOW + 0.9, True), (NOW + 1, False), (None, True), (0.0, True)],
+)
+def test_the_second_counts_as_older(issued_at: float | None, means: bool) -> None:
+    """``iat`` is a whole second: one of the same second may be the stolen one. A token without ``iat`` is older than any."""
+    assert (
+        Revocation.read({"subject": "alice", "issued_before": NOW + 0.4}, 0.0).matches(who(issued_at=issued_at))
+        is means
+    )
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {},
+        {"issued_before": NOW},
+        {"subject": None},
+        {"subject": ""},
+        {"subject": 1},
+        {"subject": ["alice"]},
+        {"subject": "alice", "sid": ""},
+        {"subject": "alice", "user": "x"},
+        {"subject": "alice", "issued_before": "now"},
+        {"subject": "alice", "issued_before": True},
+        {"subject": "alice", "issued_before": -1},
+        {"subject": "alice", "issued_before": float("nan")},
+        {"subject": "alice", "issued_before": float("inf")},
+        {"subject": "alice", "issued_before": NOW * 1000},
+    ],
+)
+def test_what_names_nobody_revokes_nobody(members: dict[str, Any]) -> None:
+    """Unknown names, empty values, other types (milliseconds among them): nothing is revoked by mistake."""
+    with pytest.raises(RevocationSyntaxError):
+        Revocation.read(members, NOW)
+
+
+def test_the_wider_time_is_kept() -> None:
+    """Of two with the same names the later counts, in whatever order they come; other names stand beside."""
+    early = Revocation.read({"subject": "alice", "issued_before": NOW - 100}, NOW)
+    late = Revocation.read({"subject": "alice", "issued_before": NOW}, NOW)
+    for order in ([early, late], [late, early], [late, late]):
+        revocations = Revocations(order)
+        assert revocations.revokes(who())
+        assert sum(map(len, revocations._by_name.values())) == 1
+    narrow = Revocation.read({"subject": "alice", "issuer": "https://other.test"}, NOW)
+    both = Revocations([early, narrow])
+    assert not both.revokes(who())
+    assert both.revokes(who(issuer="https://other.test"))
+
+
+@pytest.mark.parametrize(
+    "members", [{"subject": "a:b", "issued_before": NOW}, {"sid": "é\n", "issuer": "x", "issued_before": 1.5}]
+)
+def test_a_record_comes_back(members: dict[str, Any]) -> None:
+    """As the store's stream carries it."""
+    revocation = Revocation.read(members, NOW)
+    assert Revocation.decode(revocation.encode()) == revocation
+
+
+@pytest.mark.parametrize("record", [b"", b"[]", b"{}", b"\xff", b'{"issued_before": 1}', b'{"subject": "a", "x": 1}'])
+def test_a_record_that_is_none(record: bytes) -> None:
+    """Told, and revokes nobody."""
+    with pytest.raises(RevocationSyntaxError):
+        Revocation.decode(record)
