@@ -58,7 +58,7 @@ def test_idle(client: Client) -> None:
     raw = client.open("/idle/wait")
     begin = time.monotonic()
     for _ in range(3):
-        time.sleep(0.2)  # less than the 0.3 s of the route, and together more
+        time.sleep(0.2)  # the silence itself is tried: less than the 0.3 s of the route, and together more
         raw.send(frame(TEXT, b"here"))
         echo = raw.frame()
         assert echo is not None

@@ -10,11 +10,12 @@ import pytest
 
 from tests.asgi.client import TEXT, Client, answer, close_frame, page, reason_of
 from tests.asgi.conftest import StartServer
-from tests.asgi.fake_server import FakeServer, Receive, Send, guarded, socket_scope
+from tests.asgi.fake_server import FakeServer, Receive, Send, guarded, page_scope, socket_scope
 from tests.asgi.server_process import SERVERS, ServerName
 from tests.gateway.raw_client import RawClient, frame
-from wsguard import Policy
+from wsguard import Context, Guard, Handshake, Identity, Limits, Policy, Refusal, Ticket
 from wsguard.asgi import WebSocketGuard
+from wsguard.engine.ports import Carriage
 
 # --- lifespan ---------------------------------------------------------------------------------------------------------
 
@@ -60,7 +61,7 @@ def test_an_app_that_knows_no_lifespan_says_so_to_the_server() -> None:
     """Its exception reaches the server, which takes it for the answer that it is."""
 
     async def behave(scope: Any, receive: Receive, send: Send) -> None:
-        raise NotImplementedError(scope["type"])
+        raise NotImplementedError(scope["type"])  # ASGI: an app says by raising that it knows no lifespan
 
     server = FakeServer({"type": "lifespan"}, behave)
     with pytest.raises(NotImplementedError, match="lifespan"):
@@ -157,3 +158,31 @@ def test_the_path_that_is_matched(scope: dict[str, Any], status: int | None) -> 
     asyncio.run(server.run(app))
     assert server.sent[0].get("status") == status
     assert len(server.calls) == (status is None)
+
+
+# --- endpoints of ours ------------------------------------------------------------------------------------------------
+
+
+def test_a_body_that_stops_coming_is_waited_for_no_longer_than_its_bound() -> None:
+    """A server hands a slow body on byte by byte, or never: 408, and the app hears nothing (every wait is bounded)."""
+    guard = Guard(
+        Policy(origins=["https://app.test"], auth=["ticket", "nobody"]),
+        authenticators=[Nobody()],
+        ticket=Ticket(["nobody"]),
+        limits=Limits(body_timeout=1),
+    )
+    scope = page_scope(method="POST", path="/.wsguard/ticket", raw_path=b"/.wsguard/ticket")
+    server = FakeServer(scope)
+    asyncio.run(server.run(WebSocketGuard(server.app, guard=guard)))
+    assert server.sent[0]["status"] == 408
+    assert server.calls == []
+
+
+class Nobody:
+    """An authenticator that finds no credential."""
+
+    name = "nobody"
+    carriage: Carriage = "explicit"
+
+    async def authenticate(self, handshake: Handshake, context: Context) -> Identity | Refusal | None:
+        return None

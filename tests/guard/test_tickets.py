@@ -16,7 +16,7 @@ from wsguard.engine.revocations import RevocationSyntaxError
 from wsguard.engine.sessions import Session
 from wsguard.guard import Admission
 from wsguard.store.memory import MemoryStore
-from wsguard.vocabulary.errors import ConfigurationError, StoreError
+from wsguard.vocabulary.errors import ConfigurationError, StoreError, StoreFull
 
 # --- the sale ---------------------------------------------------------------------------------------------------------
 
@@ -367,6 +367,8 @@ def test_an_identity_that_no_field_can_hold_is_refused() -> None:
         world = World()
         assert code_of(await world.shake([], {"X-Key": "a" * 1025})) == "identity.too_long"
         assert code_of(await world.shake([], {"X-Key": "a" * 1024})) is None
+        # at the sale, too: a page should not buy what will not open
+        assert refusal_of(await world.buy({"X-Key": "a" * 1025})) == (403, "identity.too_long")
 
     run(scenario)
 
@@ -558,3 +560,26 @@ def test_a_guard_whose_tickets_cannot_work_does_not_start() -> None:
     for written in ("http://app.test", "app.test", "https://app.test/path"):
         with pytest.raises(ConfigurationError, match="public_url"):
             Guard(policy, authenticators=[Key(World())], ticket=Ticket(["key"]), public_url=written)
+
+
+def test_revocations_are_bounded_and_none_is_forgotten_for_another() -> None:
+    """A full list closes the sockets all the same, and says that it cannot remember; the older ones still hold."""
+
+    async def scenario() -> None:
+        world = World(limits={"revocations": 16})
+        for number in range(16):
+            await world.guard.revoke(subject=f"user{number}")
+        await world.guard.revoke(subject="user3")  # the same again takes no room
+        await world.open([], {"X-Key": "alice"})
+        with pytest.raises(StoreFull, match=r"limits\.revocations"):
+            await world.guard.revoke(subject="alice")
+        assert [(code, reason) for _, code, reason in world.closed] == [(3000, "revoked")]
+        assert code_of(await world.shake([], {"X-Key": "user0"})) == "session.revoked"
+
+    run(scenario)
+
+
+def test_the_start_says_what_a_restart_forgets() -> None:
+    """A lost revocation lets a credential in again: who has credentials is told, once, at start."""
+    assert any(notice.startswith("memory store") for notice in World().guard.notices)
+    assert Guard(Policy(origins=[APP])).notices == []

@@ -61,7 +61,14 @@ class Cookie:
 class World:
     """A guard with a clock that the test moves, and what its pages do."""
 
-    def __init__(self, *, ticket: dict[str, Any] | None = None, store: Any = None, **policy: Any) -> None:
+    def __init__(
+        self,
+        *,
+        ticket: dict[str, Any] | None = None,
+        limits: dict[str, int] | None = None,
+        store: Any = None,
+        **policy: Any,
+    ) -> None:
         self.now = NOW
         self.life: float | None = 100.0
         self.scopes = frozenset({"chat"})
@@ -81,7 +88,7 @@ class World:
             ticket=Ticket(**sale),
             public_url=APP,
             store=store,
-            limits=Limits(attempts_address=1_000_000),
+            limits=replace(Limits(attempts_address=1_000_000), **(limits or {})),
             wall_clock=lambda: self.now,
         )
 

@@ -27,7 +27,7 @@ class AgainstModel(RuleBasedStateMachine):
     """Values: place → (value, mark, expiry). Records: (number, stream, value, expiry)."""
 
     def open(self) -> Store:
-        raise NotImplementedError
+        raise NotImplementedError  # each kind of store has a class of its own below
 
     @initialize()
     def begin(self) -> None:

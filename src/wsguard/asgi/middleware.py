@@ -7,6 +7,7 @@ server hands on as plain HTTP; a scope of an unknown type is refused.
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -161,10 +162,17 @@ class WebSocketGuard:
         handshake, client = self._judged(scope)
         endpoint = self.guard.endpoint_of(handshake)
         if endpoint is not None:
-            request = EndpointRequest(handshake, client, await whole_body(receive))
-            await answer_endpoint(send, await self.guard.answer(endpoint, request), handshake, client)
-            return
-        decision = await self.guard.decide(handshake, client)
+            try:
+                async with asyncio.timeout(self.guard.limits.body_timeout):
+                    body = await whole_body(receive)
+            except TimeoutError:
+                decision: Decision = Refuse(reasons.BODY_SLOW)
+            else:
+                request = EndpointRequest(handshake, client, body)
+                await answer_endpoint(send, await self.guard.answer(endpoint, request), handshake, client)
+                return
+        else:
+            decision = await self.guard.decide(handshake, client)
         if handshake.is_handshake and not isinstance(decision, Refuse):
             decision = Refuse(reasons.SYNTAX_UPGRADE, "the server hands this handshake on as plain HTTP")
         host, secure = handshake.fields.first(b"host"), client.secure is True

@@ -13,6 +13,7 @@ from wsguard.endpoints.desk import Customer, answer, customer_of
 from wsguard.endpoints.messages import answered, json_members, refused
 from wsguard.engine.checks.subprotocols import COMPANION
 from wsguard.engine.limits import address_key
+from wsguard.engine.policy import lacks
 from wsguard.engine.tickets import SPACE, TicketRecord, handle_digest, new_secret, new_ticket
 from wsguard.vocabulary import reasons
 from wsguard.vocabulary.decision import Refusal
@@ -57,7 +58,7 @@ async def sell(desk: Desk, customer: Customer, client: Client, path: str) -> End
     address = client.peer.address
     if options.bind_address and address is None:
         return refused(Refusal(reasons.TICKET_ADDRESS, "not known", setting="trusted_proxies"))
-    lacking = route.policy.requirement.refusal(identity) or _too_many(desk, options, identity, client)
+    lacking = lacks(route.policy, identity) or _too_many(desk, options, identity, client)
     if lacking is not None:
         return refused(lacking)
     now = desk.wall_clock()

@@ -303,13 +303,17 @@ async def _authenticated(handshake: Handshake, context: Context, route: Route) -
     identity = await authenticate(handshake, context, route.authenticators)
     if isinstance(identity, Refusal):
         return refused_by(policy, handshake, identity)
-    lacking = policy.requirement.refusal(identity) or _too_long(identity)
+    lacking = lacks(policy, identity)
     if lacking is not None:
         return refused_by(policy, handshake, lacking)
     return _accept(context, route, identity)
 
 
-def _too_long(identity: Identity) -> Refusal | None:
+def lacks(policy: Policy, identity: Identity) -> Refusal | None:
+    """Return what *identity* lacks for a route of *policy*, if anything: what it requires, names that a field holds."""
+    lacking = policy.requirement.refusal(identity)
+    if lacking is not None:
+        return lacking
     # An upstream is told who it is in fields, and may cut or refuse long ones: then it would be told something else.
     for name, value in identity_fields(identity):
         if len(value) > LONGEST_IDENTITY_FIELD:

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from wsguard.vocabulary.bounds import DEFAULTS
+from wsguard.vocabulary.errors import StoreFull
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -82,22 +85,31 @@ class Revocation:
 
 
 class Revocations:
-    """All revocations of a guard, found by name."""
+    """All revocations of a guard, found by name, at most *most* of them."""
 
-    def __init__(self, found: Iterable[Revocation] = ()) -> None:
+    def __init__(self, found: Iterable[Revocation] = (), *, most: int = DEFAULTS.revocations) -> None:
+        self._most = most
+        self._count = 0
         self._by_name: dict[tuple[str, str], list[Revocation]] = {}
         for revocation in found:
             self.add(revocation)
 
     def add(self, revocation: Revocation) -> None:
-        """Remember *revocation*; one that means no more than another of the same names is not kept beside it."""
+        """
+        Remember *revocation*; one that means no more than another of the same names is not kept beside it.
+
+        Raises StoreFull where there is room for no more: an old one is never forgotten to make some, it would let in.
+        """
         name = next(name for name in _NAMES if getattr(revocation, name) is not None)
-        beside = self._by_name.setdefault((name, getattr(revocation, name)), [])
+        key = (name, getattr(revocation, name))
+        beside = self._by_name.get(key, [])
         same = [other for other in beside if _names_of(other) == _names_of(revocation)]
         if any(other.issued_before >= revocation.issued_before for other in same):
             return
-        beside[:] = [other for other in beside if other not in same]
-        beside.append(revocation)
+        if not same and self._count >= self._most:
+            raise StoreFull(f"{self._count} revocations are remembered, and limits.revocations allows no more")
+        self._by_name[key] = [*(other for other in beside if other not in same), revocation]
+        self._count += 1 - len(same)
 
     def revokes(self, identity: Identity) -> bool:
         """Tell whether *identity* is revoked."""

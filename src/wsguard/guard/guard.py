@@ -123,7 +123,7 @@ class Guard:
         self.sessions = SessionRegistry()
         self.addresses = AddressLimits(limits, clock)
         self.store: Store = MemoryStore(limits, randomness) if store is None else store
-        self.revocations = Revocations()
+        self.revocations = Revocations(most=limits.revocations)
         self.deadlines = Deadlines(self.sessions, wall_clock, self._expired)
         self._ticket = ticket
         self._replays: OrderedDict[str, None] = OrderedDict()
@@ -150,6 +150,11 @@ class Guard:
             for notice in route.policy.notices
         ]
         notices += self._assembly.notices
+        if not self.store.is_shared and any(route.policy.authenticates for route in self.routes.routes):
+            notices.append(
+                "memory store: a restart forgets tickets, which lets nobody in, and revocations, which lets a "
+                "credential that is still valid in again"
+            )
         if self.proxies.is_anybody:
             notices.append("trust_any_proxy: every peer is believed in what it says of the client")
         return notices
@@ -299,17 +304,24 @@ class Guard:
         Revoke what all the given names match and what was issued until *issued_before* (Unix seconds, default now).
 
         Closes its live sockets with 3000 and refuses it from now on (401 ``session.revoked``). Returns how many sockets
-        of this process were closed. Raises RevocationSyntaxError where nobody is named.
+        of this process were closed. Raises RevocationSyntaxError where nobody is named, and StoreFull, once the sockets
+        are closed, where it cannot be remembered.
         """
         members = {"subject": subject, "issuer": issuer, "sid": sid, "credential_id": credential_id}
         revocation = Revocation.read({**members, "issued_before": issued_before}, self.wall_clock())
-        self.revocations.add(revocation)
+        try:
+            self.revocations.add(revocation)
+        finally:
+            closed = self._close_revoked(revocation)
+            self.log.event("session.revoked", **members, issued_before=revocation.issued_before, closed=closed)
+        return closed
+
+    def _close_revoked(self, revocation: Revocation) -> int:
         closed = 0
         for session in self.sessions:
             if session.identity is not None and revocation.matches(session.identity) and session.closing is None:
                 session.close(close_codes.CREDENTIAL, "revoked", cause=reasons.SESSION_REVOKED.code)
                 closed += 1
-        self.log.event("session.revoked", **members, issued_before=revocation.issued_before, closed=closed)
         return closed
 
     def endpoint_of(self, handshake: Handshake) -> Endpoint | None:

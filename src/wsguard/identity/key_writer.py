@@ -146,7 +146,7 @@ def _lock(target: Path, *, create: bool) -> int:
                 os.close(descriptor)
                 found = f"locked by another process for {_LOCK_SECONDS:g} s"
                 raise ConfigurationError(str(target), found, "a file that nobody else changes") from None
-            time.sleep(0.01)
+            time.sleep(0.01)  # flock() either waits without an end or not at all
         except BaseException:
             os.close(descriptor)
             raise

@@ -112,6 +112,7 @@ BOUNDS: tuple[Bound, ...] = (
     Bound(
         "key_file_age", "seconds", 3600, 1, 86400, "How long API keys count whose file has become bad.", "issuer_age"
     ),
+    Bound("revocations", "count", 100_000, 16, 10_000_000, "Revocations remembered, a process.", "about 50 MB"),
     Bound("hints", "count", 1024, 16, 100_000, "Different log hints remembered a minute.", "one table"),
     Bound(
         "store_values",
@@ -132,8 +133,6 @@ BOUNDS: tuple[Bound, ...] = (
         "memcached 64 MiB",
     ),
     Bound("store_value", "bytes", 16 * KIB, 256, MIB, "One value of the store.", "a token is 8 KiB; memcached 1 MiB"),
-    Bound("store_command", "seconds", 2, 0.05, 60, "The store's answer, waiting for a lock included.", "sqlite3 5 s"),
-    Bound("store_pending", "count", 10_000, 16, 1_000_000, "Commands that wait for the store.", "2 s of its work"),
 )
 
 
@@ -186,12 +185,11 @@ class Limits:
     api_keys: int = 10_000
     key_file_bytes: int = 4 * MIB
     key_file_age: float = 3600
+    revocations: int = 100_000
     hints: int = 1024
     store_values: int = 100_000
     store_bytes: int = 64 * MIB
     store_value: int = 16 * KIB
-    store_command: float = 2
-    store_pending: int = 10_000
 
     def __post_init__(self) -> None:
         """Refuse a value outside its range. Raises ValueError that names key, value and range."""

@@ -32,7 +32,7 @@ async def bare(scope: Scope, receive: Receive, send: Send) -> None:
 async def bare_without_lifespan(scope: Scope, receive: Receive, send: Send) -> None:
     """The same for a server that asks for a lifespan in vain."""
     if scope["type"] == "lifespan":
-        raise NotImplementedError("lifespan")
+        raise NotImplementedError("lifespan")  # ASGI: an app says by raising that it knows no lifespan
     await bare(scope, receive, send)
 
 
