@@ -7,6 +7,7 @@ query, no cookies, no subprotocols. A refusal names the setting that would allow
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
@@ -14,7 +15,7 @@ import sys
 import time
 from collections import OrderedDict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal, TextIO, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -114,11 +115,16 @@ class DecisionLog:
         return setting
 
 
-class _OwnHandler(logging.StreamHandler[TextIO]):
-    """Writes to stdout. What other handlers get as a record, this one also takes as a line and its time."""
+class _OwnHandler(logging.Handler):
+    """
+    Writes to what stdout is at that moment. What other handlers get as a record, this one also takes as a line.
+
+    A line that cannot be written costs no handshake: it is lost, and stderr says so once.
+    """
 
     def __init__(self, log_format: LogFormat) -> None:
-        super().__init__(sys.stdout)
+        super().__init__()
+        self._lost = False
         self._as_json = log_format == "json"
         self._second = 0
         self._prefix = ""
@@ -133,8 +139,18 @@ class _OwnHandler(logging.StreamHandler[TextIO]):
         when = self._time(created)
         members = {"time": when, "event": line.name, **line.values} if self._as_json else None
         text = f"{when} {line}" if members is None else json.dumps(members)
-        self.stream.write(text + "\n")
-        self.flush()
+        try:
+            sys.stdout.write(text + "\n")
+            sys.stdout.flush()
+            self._lost = False
+        except (OSError, ValueError, AttributeError) as error:  # a full disk, a closed stdout, none at all
+            self._tell_lost(error)
+
+    def _tell_lost(self, error: Exception) -> None:
+        if not self._lost:
+            self._lost = True
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                print(f"wsguard: the decision log cannot be written: {error!r}", file=sys.stderr)  # noqa: T201 - faults
 
     def _time(self, created: float) -> str:
         second, milliseconds = divmod(int(created * 1000), 1000)
