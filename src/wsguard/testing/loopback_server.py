@@ -106,6 +106,8 @@ def _uvicorn_server(app: Any) -> uvicorn.Server:
         import uvicorn
         import websockets  # noqa: F401  # pyright: ignore[reportUnusedImport] - uvicorn opens no WebSocket without it
 
+        from wsguard.asgi.uvicorn_server import keep_secrets_out_of_the_log
+
         certificate = loopback_certificate()
     except ModuleNotFoundError as error:
         raise ConfigurationError(
@@ -125,4 +127,5 @@ def _uvicorn_server(app: Any) -> uvicorn.Server:
             timeout_graceful_shutdown=_GRACE_SECONDS,
         )
         config.load()
+    keep_secrets_out_of_the_log()  # and each refusal, which uvicorn reports as a fault of the app
     return uvicorn.Server(config)
