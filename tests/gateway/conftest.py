@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,8 +61,13 @@ StartGateway = Callable[..., GatewayProcess]
 
 @pytest.fixture
 def start_gateway(certificates: Certificates, tmp_path: Path) -> Iterator[StartGateway]:
-    """Start gateways before *upstream*; keyword arguments are keys of the configuration file."""
+    """
+    Start gateways before *upstream*; keyword arguments are keys of the configuration file.
+
+    *planted* is Python that runs in the gateway's process first; what that one writes to stderr is the test's own.
+    """
     running: list[GatewayProcess] = []
+    silent: list[GatewayProcess] = []
 
     def start(
         upstream: str,
@@ -69,6 +75,7 @@ def start_gateway(certificates: Certificates, tmp_path: Path) -> Iterator[StartG
         limits: dict[str, Any] | None = None,
         routes: list[dict[str, Any]] | None = None,
         environment: dict[str, str] | None = None,
+        planted: str | None = None,
         **keys: Any,
     ) -> GatewayProcess:
         written: dict[str, Any] = {
@@ -85,12 +92,19 @@ def start_gateway(certificates: Certificates, tmp_path: Path) -> Iterator[StartG
             written["route"] = [RouteKeys(**route) for route in routes]
         file = tmp_path / f"wsguard-{len(running)}.toml"
         file.write_text(render_toml(GatewayConfig(**written), "wsguard.schema.json"))
-        running.append(GatewayProcess(file, environment))
-        return running[-1]
+        program = (
+            None if planted is None else [sys.executable, "-c", f"{planted}\nfrom wsguard.cli import main\nmain()"]
+        )
+        gateway = GatewayProcess(file, environment, program=program)
+        running.append(gateway)
+        if planted is None:
+            silent.append(gateway)
+        return gateway
 
     yield start
     for gateway in running:
         assert gateway.stop() == 0, gateway.stderr()
+    for gateway in silent:
         assert gateway.stderr() == ""
 
 

@@ -7,19 +7,15 @@ Does the table prove anything? Each check is replaced by one that always passes:
 from __future__ import annotations
 
 import ssl
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-from tests.gateway.conftest import Certificates
-from tests.gateway.gateway_process import GatewayProcess
+from tests.gateway.conftest import StartGateway
 from tests.gateway.recording_upstream import RecordingUpstream
 from wsguard.testing import MountUnderTest, check_mount, hostile_rows
 
-PROGRAM = """
-import dataclasses, sys
+MUTATION = """
 import wsguard.engine.checks as checks
 from wsguard.vocabulary.decision import Passed
 
@@ -30,8 +26,6 @@ class AlwaysPasses:
 
 assert [check.name for check in checks.ORDER].count("{name}") == 1
 checks.ORDER = tuple(AlwaysPasses() if check.name == "{name}" else check for check in checks.ORDER)
-from wsguard.cli import main
-main()
 """
 
 
@@ -39,27 +33,18 @@ main()
 @pytest.mark.parametrize("name", ["syntax", "target", "transport", "host", "origin", "fetch", "subprotocol"])
 def test_a_check_that_always_passes_is_noticed(
     name: str,
-    certificates: Certificates,
     client_context: ssl.SSLContext,
     start_upstream: Callable[..., RecordingUpstream],
-    tmp_path: Path,
+    start_gateway: StartGateway,
 ) -> None:
     """At least one row named after the check reaches the recording upstream once the check is gone."""
     upstream = start_upstream()
-    file = tmp_path / "wsguard.toml"
-    file.write_text(
-        f'listen = ["127.0.0.1:0"]\nupstream = "{upstream.url}"\norigins = ["https://app.test"]\nhosts = ["app.test"]\n'
-        f'cert = "{certificates.cert}"\nkey = "{certificates.key}"\n'
+    gateway = start_gateway(upstream.url, hosts=["app.test"], planted=MUTATION.format(name=name))
+    mount = MountUnderTest(
+        gateway.address, client_context, "app.test", "https://app.test", upstream.count, gateway.reason_of
     )
-    gateway = GatewayProcess(file, program=[sys.executable, "-c", PROGRAM.format(name=name)])
-    try:
-        mount = MountUnderTest(
-            gateway.address, client_context, "app.test", "https://app.test", upstream.count, gateway.reason_of
-        )
-        rows = tuple(row for row in hostile_rows() if (row.reason or "").startswith(f"{name}."))
-        results = check_mount(mount, rows)
-    finally:
-        gateway.stop()
+    rows = tuple(row for row in hostile_rows() if (row.reason or "").startswith(f"{name}."))
+    results = check_mount(mount, rows)
     through = [result.row.name for result in results if result.result == "failed"]
     print(f"{name}: {len(through)} of {len(rows)} rows get through without it")
     assert upstream.count() > 0
