@@ -8,6 +8,7 @@ the one that was used least lately ends when there are too many.
 from __future__ import annotations
 
 import atexit
+import logging
 import socket
 import threading
 from collections import OrderedDict
@@ -106,8 +107,6 @@ def _uvicorn_server(app: Any) -> uvicorn.Server:
         import uvicorn
         import websockets  # noqa: F401  # pyright: ignore[reportUnusedImport] - uvicorn opens no WebSocket without it
 
-        from wsguard.asgi.uvicorn_server import keep_secrets_out_of_the_log
-
         certificate = loopback_certificate()
     except ModuleNotFoundError as error:
         raise ConfigurationError(
@@ -127,5 +126,10 @@ def _uvicorn_server(app: Any) -> uvicorn.Server:
             timeout_graceful_shutdown=_GRACE_SECONDS,
         )
         config.load()
-    keep_secrets_out_of_the_log()  # and each refusal, which uvicorn reports as a fault of the app
+    logging.getLogger("uvicorn.error").addFilter(_is_a_fault)
     return uvicorn.Server(config)
+
+
+def _is_a_fault(record: logging.LogRecord) -> bool:
+    # uvicorn reports each refusal that has a status as the app's error, though the app did all it must.
+    return not str(record.msg).startswith("ASGI callable returned without completing handshake")
