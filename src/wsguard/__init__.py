@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from wsguard.engine.authenticators.api_key import APIKeys
+    from wsguard.engine.authenticators.ask import Ask
     from wsguard.engine.authenticators.bearer import Bearer
+    from wsguard.engine.authenticators.session_lookup import SessionLookup
     from wsguard.engine.policy import Context, Policy
     from wsguard.engine.ports import Authenticator
     from wsguard.engine.tickets import Ticket
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "JWT",
     "APIKeys",
+    "Ask",
     "Authenticator",
     "Bearer",
     "ConfigurationError",
@@ -34,6 +37,7 @@ __all__ = [
     "Limits",
     "Policy",
     "Refusal",
+    "SessionLookup",
     "Ticket",
     "URLList",
     "WSGuardError",
@@ -42,6 +46,8 @@ __all__ = [
 
 _HOMES = {
     "APIKeys": "wsguard.engine.authenticators.api_key",
+    "Ask": "wsguard.engine.authenticators.ask",
+    "SessionLookup": "wsguard.engine.authenticators.session_lookup",
     "Bearer": "wsguard.engine.authenticators.bearer",
     "JWT": "wsguard.engine.tokens.jwt",
     "Ticket": "wsguard.engine.tickets",

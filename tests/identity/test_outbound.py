@@ -533,7 +533,7 @@ def test_a_door_outlives_its_loop(authority: trustme.CA, ca_file: Path) -> None:
         loop = asyncio.new_event_loop()
         assert loop.run_until_complete(main()) == 200
         loop.run_until_complete(outbound.aclose())
-        outbound._pools[loop, "left.test"] = _Pool(outbound._transport())
+        outbound._pools[loop, "left.test"] = _Pool(outbound._transport(None))
         loop.close()
         asyncio.run(last())
 

@@ -1,14 +1,15 @@
-"""A real TLS server on loopback that answers as the test says, and remembers what it was asked. A thread a call."""
+"""A real server on loopback, over TLS or in the clear, that answers as the test says and remembers what it was asked."""
 
 from __future__ import annotations
 
 import contextlib
+import socketserver
 import ssl
 import threading
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from socket import socket
+from socket import AF_INET, AF_UNIX, socket
 from typing import Any
 
 import trustme
@@ -60,13 +61,20 @@ class Listener(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, address: Address, context: ssl.SSLContext) -> None:
-        super().__init__(address, BaseHTTPRequestHandler)
+    def __init__(self, address: Address | str, context: ssl.SSLContext | None) -> None:
+        self.address_family = AF_UNIX if isinstance(address, str) else AF_INET
+        super().__init__(address, BaseHTTPRequestHandler)  # type: ignore[arg-type]  # a Unix socket has a path
         self.context = context
+
+    def server_bind(self) -> None:
+        # Not HTTPServer's, which looks the name of its address up.
+        socketserver.TCPServer.server_bind(self)
 
     def get_request(self) -> tuple[socket, Any]:
         # The handshake is left to the call's own thread: a client who breaks it off must not end the listener.
         sock, address = super().get_request()
+        if self.context is None:
+            return sock, address
         return self.context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False), address
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -108,14 +116,27 @@ def serving(
     """Serve with a certificate of *authority* for *names*, at any free port of *address*."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(*(names or ("localhost",))).configure_cert(context)
-    listener = Listener((address, 0), context)
+    with _serving(Listener((address, 0), context), answer) as server:
+
+        def note_name(sock: ssl.SSLObject | ssl.SSLSocket, name: str | None, context: ssl.SSLContext) -> None:
+            server.names.append(name)
+
+        context.sni_callback = note_name
+        yield server
+
+
+@contextlib.contextmanager
+def serving_in_the_clear(answer: Answer | None = None, *, place: Address | str = ("127.0.0.1", 0)) -> Generator[Server]:
+    """Serve plain HTTP at *place*, an address or the path of a Unix socket."""
+    with _serving(Listener(place, None), answer) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def _serving(listener: Listener, answer: Answer | None) -> Generator[Server]:
     said = Answer() if answer is None else answer
-    server = Server(listener.server_address[1], lambda asked: said)
-
-    def note_name(sock: ssl.SSLObject | ssl.SSLSocket, name: str | None, context: ssl.SSLContext) -> None:
-        server.names.append(name)
-
-    context.sni_callback = note_name
+    port = listener.server_address[1] if listener.address_family == AF_INET else 0
+    server = Server(int(port), lambda asked: said)
     listener.RequestHandlerClass = handler_of(server)
     thread = threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()

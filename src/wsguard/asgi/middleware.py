@@ -114,7 +114,7 @@ class WebSocketGuard:
             try:
                 await self.app(scope, receive, send)
             finally:
-                self.guard.stop()
+                await self.guard.aclose()
         else:
             raise UnguardedScopeError(f"scope type {kind!r}: only websocket, http and lifespan can be judged")
 

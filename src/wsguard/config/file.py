@@ -82,6 +82,23 @@ class APIKeysKeys(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit
     header: Annotated[str, Meta(description="Where a key stands.")] | None = None
 
 
+class AskKeys(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """``[ask]``: the app says whose cookie it is."""
+
+    url: Annotated[str, Meta(description="An address of the app that tells a user about himself.")] | None = None
+    cookies: (
+        Annotated[list[str], Meta(description='Cookies that are sent on: names, or one "*" at the end.')] | None
+    ) = None
+    headers: Annotated[list[str], Meta(description="Fields that are sent on.")] | None = None
+    subject: Annotated[str, Meta(description="Member of the answer, like identity.username.")] | None = None
+    expires_at: Annotated[str, Meta(description="Member: Unix seconds or RFC 3339.")] | None = None
+    scopes: Annotated[str, Meta(description="Member: a list, or a text with spaces.")] | None = None
+    sid: Annotated[str, Meta(description="Member: the login session.")] | None = None
+    timeout: Duration | None = None
+    cache: Duration | None = None
+    recheck: Duration | None = None
+
+
 class TicketKeys(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """``[ticket]``: how tickets are sold."""
 
@@ -172,6 +189,7 @@ class ServedConfig(PolicyKeys, kw_only=True, forbid_unknown_fields=True, omit_de
     bearer: BearerKeys | None = None
     jwt: dict[str, JWTKeys] | None = None
     api_keys: APIKeysKeys | None = None
+    ask: AskKeys | None = None
     ticket: TicketKeys | None = None
     limits: Any = None
     route: Any = None
@@ -206,7 +224,13 @@ class RunConfig(ServedConfig, kw_only=True, forbid_unknown_fields=True, omit_def
 
 
 _FLAG_NAMES = {"origins": "origin", "hosts": "host", "trusted_proxies": "trusted-proxy"}
-_TABLES: dict[str, Any] = {"limits": LimitKeys, "bearer": BearerKeys, "api_keys": APIKeysKeys, "ticket": TicketKeys}
+_TABLES: dict[str, Any] = {
+    "limits": LimitKeys,
+    "bearer": BearerKeys,
+    "api_keys": APIKeysKeys,
+    "ask": AskKeys,
+    "ticket": TicketKeys,
+}
 _ROUTES: dict[Any, Any] = {GatewayConfig: RouteKeys, RunConfig: RunRouteKeys}
 Config = TypeVar("Config", bound=ServedConfig)
 _PATHS = ("cert", "key", "upstream_ca", "outbound_ca")
@@ -419,6 +443,9 @@ def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
     keys_file = values.get("api_keys")
     if isinstance(keys_file, APIKeysKeys) and keys_file.file:
         keys_file.file = str(folder / keys_file.file)
+    ask = values.get("ask")
+    if isinstance(ask, AskKeys) and ask.url and ask.url.startswith("unix:") and ask.url != "unix:":
+        ask.url = "unix:" + str(folder / ask.url.removeprefix("unix:"))
     for issuer in cast("dict[str, JWTKeys]", values.get("jwt") or {}).values():
         if issuer.secret_file:
             issuer.secret_file = str(folder / issuer.secret_file)

@@ -9,9 +9,10 @@ import msgspec
 
 from wsguard.config.certificates import DEVELOPMENT_NAMES
 from wsguard.config.collected import CollectedErrors
-from wsguard.config.file import APIKeysKeys, GatewayConfig, ListKeys, RequireKeys, TicketKeys
+from wsguard.config.file import APIKeysKeys, AskKeys, GatewayConfig, ListKeys, RequireKeys, TicketKeys
 from wsguard.config.units import parse_duration, parse_size
 from wsguard.engine.authenticators.api_key import APIKeys
+from wsguard.engine.authenticators.ask import Ask
 from wsguard.engine.authenticators.bearer import Bearer
 from wsguard.engine.policy import Policy
 from wsguard.engine.routes import RouteSyntaxError, check_route_path
@@ -58,15 +59,28 @@ def guard_of(
     )
 
 
-def _credentials(config: ServedConfig, errors: CollectedErrors) -> list[JWT | APIKeys]:
-    made: list[JWT | APIKeys | None] = [
+def _credentials(config: ServedConfig, errors: CollectedErrors) -> list[JWT | APIKeys | Ask]:
+    made: list[JWT | APIKeys | Ask | None] = [
         errors.attempt(lambda issuer=issuer, keys=keys: JWT(issuer, **_given(keys)))
         for issuer, keys in (config.jwt or {}).items()
     ]
     keys = config.api_keys
     if keys is not None:
         made.append(errors.attempt(lambda: _api_keys(keys)))
+    ask = config.ask
+    if ask is not None:
+        made.append(errors.attempt(lambda: _ask(ask)))
     return [one for one in made if one is not None]
+
+
+def _ask(keys: AskKeys) -> Ask:
+    given = _given(keys)
+    if "url" not in given:
+        raise ConfigurationError("ask.url", "nothing", "an address of the app, like http://127.0.0.1:8888/api/me")
+    for key in ("timeout", "cache", "recheck"):
+        if key in given:
+            given[key] = _parsed(f"ask.{key}", given[key], parse_duration)
+    return Ask(**given)
 
 
 def _api_keys(keys: APIKeysKeys) -> APIKeys:

@@ -61,6 +61,13 @@ def is_preflight(handshake: Handshake, context: Context) -> bool:
     )
 
 
+def same_login(one: Identity, other: Identity) -> bool:
+    """Tell whether two identities are one subject of one issuer, and not two logins of it where both name theirs."""
+    if (one.subject, one.issuer) != (other.subject, other.issuer):
+        return False
+    return one.sid is None or other.sid is None or one.sid == other.sid
+
+
 def challenged(refusal: Refusal) -> Refusal:
     """Return *refusal* with the field that a 401 carries (RFC 6750 §3.1), if it is one and has none."""
     if refusal.reason.status != 401 or refusal.headers:  # noqa: PLR2004 - Unauthorized

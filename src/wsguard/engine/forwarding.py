@@ -111,7 +111,7 @@ def forwarded_fields(handshake: Handshake, accept: Accept, upstream: UpstreamNam
         if lower in dropped or is_managed(name):
             continue
         if lower == b"host":
-            fields.append((name, _host_for(value, accept, upstream)))
+            fields.append((name, _host_for(value, accept.upstream_host, upstream)))
         elif lower == b"origin":
             fields.append((name, _origin_for(value, accept, upstream)))
         else:
@@ -124,6 +124,19 @@ def forwarded_fields(handshake: Handshake, accept: Accept, upstream: UpstreamNam
     if accept.identity is not None:
         fields += identity_fields(accept.identity)
     return fields + _proxy_fields(handshake, accept.client)
+
+
+def asked_fields(
+    handshake: Handshake, client: Client, upstream_host: str, app: UpstreamName, credential: RawFields
+) -> RawFields:
+    """
+    Return the fields of a page request that asks *app* whose *credential* it is, in place of *handshake*.
+
+    Host is what a page of that client would bring, by *upstream_host*. Origin and ``Sec-Fetch-*`` stay away: an app
+    that checks them takes the question for a foreign page's. What the client sent reaches the app only in *credential*.
+    """
+    host = _host_for(handshake.fields.first(b"host") or app.authority.encode("ascii"), upstream_host, app)
+    return [(b"Host", host), (b"Accept", b"*/*"), *credential, *_proxy_fields(handshake, client)]
 
 
 def identity_fields(identity: Identity) -> RawFields:
@@ -179,10 +192,10 @@ def _handshake_fields(handshake: Handshake, accept: Accept) -> RawFields:
     return fields
 
 
-def _host_for(value: bytes, accept: Accept, upstream: UpstreamName) -> bytes:
-    if accept.upstream_host == "preserve":
+def _host_for(value: bytes, upstream_host: str, upstream: UpstreamName) -> bytes:
+    if upstream_host == "preserve":
         return value
-    name = upstream.authority if accept.upstream_host == "upstream" else accept.upstream_host
+    name = upstream.authority if upstream_host == "upstream" else upstream_host
     return name.encode("ascii")
 
 

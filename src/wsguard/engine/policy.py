@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from wsguard.engine.checks import Check
     from wsguard.engine.routes import Route, RouteTable
-    from wsguard.vocabulary.decision import Decision, Redemption
+    from wsguard.vocabulary.decision import Decision, Recheck, Redemption
     from wsguard.vocabulary.handshake import Handshake
     from wsguard.vocabulary.identity import Identity
 
@@ -210,6 +210,7 @@ class Context:
     subprotocols: Subprotocols = field(default_factory=Subprotocols)
     unless_explicit: Refusal | None = None
     redemption: Redemption | None = None
+    recheck: Recheck | None = None
     in_header: bool = False
     field_name: bytes | None = None
 
@@ -323,11 +324,15 @@ def lacks(policy: Policy, identity: Identity) -> Refusal | None:
 
 def refused_by(policy: Policy, handshake: Handshake, refusal: Refusal) -> Refuse:
     """Return the decision that *refusal* of a credential means: with a close code where *policy* tells a script why."""
+    headers = refusal.headers
+    if refusal.reason.status == 401 and policy.authenticates and "basic" in (policy.auth or ()):  # noqa: PLR2004
+        headers += _BASIC
     told = policy.refusal == "close" and handshake.is_handshake and refusal.reason.status in _CLOSE_CODES
     code = _CLOSE_CODES[refusal.reason.status] if told else None
-    return Refuse(refusal.reason, refusal.detail, refusal.setting, refusal.headers, code)
+    return Refuse(refusal.reason, refusal.detail, refusal.setting, headers, code)
 
 
+_BASIC = (("WWW-Authenticate", 'Basic realm="wsguard", charset="UTF-8"'),)
 _CLOSE_CODES = {401: close_codes.CREDENTIAL, 403: close_codes.POLICY}
 
 
@@ -432,6 +437,7 @@ def _accept(context: Context, route: Route, identity: Identity | None) -> Accept
         upstream_origin=policy.upstream_origin,
         identity=identity,
         redemption=context.redemption,
+        recheck=context.recheck,
         in_header=context.in_header,
         consumed=None if policy.forward_credential else context.field_name,
         origin=context.origin,

@@ -15,7 +15,7 @@ from wsguard.vocabulary.close_codes import may_be_sent
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from wsguard.vocabulary.decision import OriginProof
+    from wsguard.vocabulary.decision import OriginProof, Recheck
     from wsguard.vocabulary.handshake import Client
     from wsguard.vocabulary.identity import Identity
 
@@ -27,7 +27,8 @@ class Session:
     """
     One accepted, live connection. *public_id* may stand in a log; *opened_at* is in the clock's seconds.
 
-    *handle* is the digest of its renewal handle, which is a secret (RULES §8); None where it has none.
+    *handle* is the digest of its renewal handle, which is a secret (RULES §8); None where it has none. *recheck* is how
+    the cookie that opened it is judged again.
     """
 
     public_id: str
@@ -43,6 +44,7 @@ class Session:
     identity: Identity | None = None
     handle: bytes | None = None
     sold_by: str | None = None
+    recheck: Recheck | None = field(default=None, repr=False)
     closing: tuple[int, str] | None = None
     cause: str = ""
     _closer: Closer | None = field(default=None, repr=False)

@@ -115,7 +115,7 @@ class Gateway:
         self._services.heartbeat.stop()
         self._services.reaper.stop()
         self._services.upstream.close_idle()
-        self._services.guard.stop()
+        await self._services.guard.aclose()
         if self._teller is not None:
             self._teller.cancel()
         self._services.guard.log.tell_unfinished()

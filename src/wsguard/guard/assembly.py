@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from wsguard.engine.authenticators.api_key import APIKeyAuthenticator, APIKeys
+from wsguard.engine.authenticators.ask import Ask
+from wsguard.engine.authenticators.session_lookup import SessionLookup, SessionLookupAuthenticator
 from wsguard.engine.authenticators.ticket import TicketAuthenticator
 from wsguard.engine.carriage import WITHOUT_ORIGIN
 from wsguard.engine.checks.host import HostRules
+from wsguard.engine.first_seen import FirstSeen
 from wsguard.engine.routes import Route, RouteSyntaxError, RouteTable
 from wsguard.engine.tokens.jwt import JWT
 from wsguard.identity.allow_lists import open_list
@@ -24,12 +27,13 @@ if TYPE_CHECKING:
     from wsguard.engine.ports import Authenticator, Clock, HostList, OriginList, Store
     from wsguard.engine.tickets import Ticket
     from wsguard.identity.allow_lists import OpenList
+    from wsguard.identity.outbound import Outbound
     from wsguard.observe.decision_log import DecisionLog
     from wsguard.vocabulary.bounds import Limits
     from wsguard.vocabulary.host import Host
     from wsguard.vocabulary.origin import Origin
 
-    Credential = Authenticator | JWT | APIKeys
+    Credential = Authenticator | JWT | APIKeys | Ask | SessionLookup
 
 T = TypeVar("T")
 
@@ -48,7 +52,11 @@ class Background(Protocol):
 
 @dataclass(frozen=True)
 class World:
-    """What the assembly hands to what it opens. *outbound* are the private networks that calls may reach."""
+    """
+    What the assembly hands to what it opens.
+
+    *outbound* are the private networks that calls may reach, *key* makes the hashes that stand for cookies.
+    """
 
     limits: Limits
     clock: Clock
@@ -57,6 +65,7 @@ class World:
     bearer: Bearer | None
     outbound: Sequence[str]
     outbound_ca: str | Path | None
+    key: bytes = field(repr=False)
     on_replay: Callable[[bytes], None]
     on_withdrawn: Callable[[frozenset[str]], None]
 
@@ -82,9 +91,13 @@ class Assembly:
     keys: KeyFile | None = field(init=False, default=None)
     _errors: list[ConfigurationError] = field(init=False, default_factory=list[ConfigurationError])
     _known: dict[str, Authenticator] = field(init=False, default_factory=dict[str, "Authenticator"])
+    _broken: set[str] = field(init=False, default_factory=set[str])
+    _seen: FirstSeen = field(init=False)
+    _outbound: Outbound | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         """Open and join everything."""
+        self._seen = FirstSeen(self.world.limits.cookies_seen)
         self._open_credentials()
         if self.ticket is not None:
             self._sell(self.ticket)
@@ -105,38 +118,76 @@ class Assembly:
                 names.add(name.decode("ascii"))
         return sorted(names)
 
+    async def aclose(self) -> None:
+        """Close the connections of outgoing calls on the running loop."""
+        if self._outbound is not None:
+            await self._outbound.aclose()
+
     def _error(self, key: str, found: str, expected: str, nearest: str | None = None) -> None:
         self._errors.append(ConfigurationError(key, found, expected, nearest))
 
     def _open_credentials(self) -> None:
         issuers = [one for one in self.credentials if isinstance(one, JWT)]
+        if issuers:
+            self._attempt(lambda: self._open_issuers(issuers), "bearer", "bearer_subprotocol")
+        for one in self.credentials:
+            if isinstance(one, APIKeys):
+                self._attempt(lambda keys=one: self._open_keys(keys), "api_key")
+            elif isinstance(one, Ask):
+                self._attempt(lambda ask=one: self._open_app(ask), "ask", "basic")
+            elif isinstance(one, SessionLookup):
+                self._know(SessionLookupAuthenticator(one, key=self.world.key, seen=self._seen))
+            elif not isinstance(one, JWT):
+                self._know(one)
+
+    def _attempt(self, opening: Callable[[], None], *names: str) -> None:
+        """Open what authenticators of these *names* need; keep what is wrong with it."""
         try:
-            if issuers:
-                self._open_issuers(issuers)
-            for one in self.credentials:
-                if isinstance(one, APIKeys):
-                    self._open_keys(one)
+            opening()
         except ConfigurationErrors as errors:
             self._errors.extend(errors.errors)
         except ConfigurationError as error:
             self._errors.append(error)
-        for one in self.credentials:
-            if not isinstance(one, JWT | APIKeys):
-                self._know(one)
+        else:
+            return
+        self._broken.update(names)
 
     def _open_issuers(self, issuers: Sequence[JWT]) -> None:
         from wsguard.engine.authenticators.bearer import BearerAuthenticator, BearerSubprotocolAuthenticator
         from wsguard.identity.jwks import IssuerTokens
-        from wsguard.identity.outbound import Outbound
 
         world = self.world
-        authority = None if world.outbound_ca is None else Path(world.outbound_ca)
-        outbound = Outbound(world.limits, networks=world.outbound, authority=authority)
-        tokens = IssuerTokens(issuers, outbound=outbound, limits=world.limits, clock=world.clock, log=world.log)
+        tokens = IssuerTokens(issuers, outbound=self._door(), limits=world.limits, clock=world.clock, log=world.log)
         self.notices += tokens.notices
         self.background.append(_StopOnly(tokens.stop))
         self._know(BearerAuthenticator(tokens, world.bearer))
         self._know(BearerSubprotocolAuthenticator(tokens))
+
+    def _door(self) -> Outbound:
+        """Return the one door for outgoing calls, made when somebody needs it: it needs an extra."""
+        from wsguard.identity.outbound import Outbound
+
+        if self._outbound is None:
+            world = self.world
+            authority = None if world.outbound_ca is None else Path(world.outbound_ca)
+            self._outbound = Outbound(world.limits, networks=world.outbound, authority=authority)
+        return self._outbound
+
+    def _open_app(self, options: Ask) -> None:
+        from wsguard.engine.authenticators.ask import AppQuestions, AskAuthenticator
+        from wsguard.engine.authenticators.basic import BasicAuthenticator
+        from wsguard.identity.ask import AskedApp
+
+        world = self.world
+        app = AskedApp(options, outbound=self._door(), limits=world.limits, clock=world.clock)
+        self.background.append(_StopOnly(app.stop))
+        if not options.recheck:
+            self.notices.append("ask.recheck = 0: a socket outlives the logout of whose cookie opened it")
+        questions = AppQuestions(app, options, key=world.key, seen=self._seen)
+        self._know(AskAuthenticator(questions))
+        # A user's own authenticator of that name goes before it.
+        if not any(getattr(one, "name", None) == "basic" for one in self.credentials):
+            self._know(BasicAuthenticator(questions))
 
     def _open_keys(self, options: APIKeys) -> None:
         world = self.world
@@ -165,7 +216,7 @@ class Assembly:
 
     def _found(self, key: str, name: str) -> Authenticator | None:
         authenticator = self._known.get(name)
-        if authenticator is None:
+        if authenticator is None and name not in self._broken:  # what is wrong with those is told already
             there = ", ".join(self._known) or "none"
             nearest = nearest_name(name, self._known)
             self._error(key, repr(name), f"an authenticator that there is ({there})", nearest)

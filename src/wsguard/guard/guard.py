@@ -22,15 +22,16 @@ from wsguard.endpoints.public_url import read_public_url
 from wsguard.endpoints.renew import answer_renew
 from wsguard.endpoints.session import answer_session
 from wsguard.endpoints.ticket import answer_ticket
-from wsguard.engine.authentication import challenged
+from wsguard.engine.authentication import challenged, same_login
 from wsguard.engine.limits import AddressLimits, address_key
-from wsguard.engine.policy import Policy, decide, refused_by
+from wsguard.engine.policy import Policy, decide, lacks, refused_by
 from wsguard.engine.proxies import TrustedProxies, client_of
 from wsguard.engine.revocations import Revocation, Revocations
 from wsguard.engine.sessions import Session, SessionRegistry
 from wsguard.engine.tickets import SPACE, handle_digest, new_secret
 from wsguard.guard.assembly import Assembly, World, written_routes
 from wsguard.guard.deadlines import Deadlines
+from wsguard.guard.rechecks import Rechecks, Watched
 from wsguard.observe.decision_log import DecisionLog, guard_logger
 from wsguard.store.memory import MemoryStore
 from wsguard.vocabulary import close_codes, reasons
@@ -52,7 +53,11 @@ if TYPE_CHECKING:
     from wsguard.vocabulary.identity import Identity
 
 _ID_BYTES = 8
+_KEY_BYTES = 32
 _REPLAYS = 4096
+_ENDED = "session ended"
+# How many intervals a live socket outlives the last yes about its cookie while the app cannot be asked.
+_BORNE = 3
 
 Endpoint = Callable[["Desk", EndpointRequest], Awaitable[EndpointResponse]]
 _ENDPOINTS: dict[bytes, Endpoint] = {
@@ -83,8 +88,9 @@ class Guard:
     order in which they are tried. *authenticators* are those that policies name in ``auth``. *trusted_proxies* are
     the addresses and ranges (or ``unix``) whose X-Forwarded-* and Forwarded fields are believed; without it nobody's.
 
-    Among the *authenticators* `JWT` is an issuer of bearer tokens, `APIKeys` a file of keys; *bearer* says in which
-    header a token stands. *outbound* lists private networks that calls to issuers may reach, *outbound_ca* adds a CA.
+    Among the *authenticators* `JWT` is an issuer of bearer tokens, `APIKeys` a file of keys, `Ask` the app that is
+    asked whose cookie it is, `SessionLookup` a function that says it; *bearer* says in which header a token stands.
+    *outbound* lists private networks that calls to issuers may reach, *outbound_ca* adds a CA.
 
     *ticket* sells tickets for routes whose ``auth`` names ``ticket``; *public_url* (``https://app.example.com``) is
     what their addresses are made of, by default the only served host. *store* keeps tickets; by default this process's
@@ -125,10 +131,20 @@ class Guard:
         self.store: Store = MemoryStore(limits, randomness) if store is None else store
         self.revocations = Revocations(most=limits.revocations)
         self.deadlines = Deadlines(self.sessions, wall_clock, self._expired)
+        self.rechecks = Rechecks(self.sessions, clock, self._judge_again, limits.rechecks)
         self._ticket = ticket
         self._replays: OrderedDict[str, None] = OrderedDict()
         world = World(
-            limits, clock, self.log, self.store, bearer, outbound, outbound_ca, self._replayed, self._withdrawn
+            limits,
+            clock,
+            self.log,
+            self.store,
+            bearer,
+            outbound,
+            outbound_ca,
+            randomness(_KEY_BYTES),
+            self._replayed,
+            self._withdrawn,
         )
         assembly = Assembly(written_routes(policy, routes), authenticators, ticket, world)
         self.routes = assembly.table
@@ -276,6 +292,7 @@ class Guard:
             del self._replays[session.public_id]
             session.close(close_codes.CREDENTIAL, reasons.TICKET_REPLAYED.code)
         self.deadlines.watch(session)
+        self.rechecks.watch(session)
         return True
 
     def _still_holds(self, identity: Identity) -> bool:
@@ -378,6 +395,46 @@ class Guard:
         text = close_codes.TEXTS[close_codes.CREDENTIAL]
         session.close(close_codes.CREDENTIAL, text, cause=reasons.CREDENTIAL_EXPIRED.code)
 
+    async def _judge_again(self, watched: Watched) -> None:
+        """Ask again whose cookie it is that opened a live socket; close the socket where it no longer opens one."""
+        session = watched.session
+        recheck, held = session.recheck, session.identity
+        if recheck is None or held is None:
+            return
+        try:
+            answer = await recheck.again(self.wall_clock())
+        except Exception as error:  # noqa: BLE001 - nobody could say: below it is told, and borne for a while
+            answer = Refusal(reasons.CREDENTIAL_UNAVAILABLE, type(error).__name__)
+        if isinstance(answer, Refusal) and answer.reason.status >= 500:  # noqa: PLR2004 - nobody could say
+            self._bear(watched, recheck.interval, answer)
+        elif isinstance(answer, Refusal):
+            session.close(close_codes.CREDENTIAL, _ENDED, cause=answer.reason.code)
+        elif not same_login(answer, held):
+            session.close(close_codes.CREDENTIAL, _ENDED, cause=reasons.CREDENTIAL_REFUSED.code)
+        else:
+            watched.confirmed_at = self.clock()
+            self._confirm(session, answer)
+
+    def _bear(self, watched: Watched, interval: float, refusal: Refusal) -> None:
+        """Let a socket live on while the app cannot be asked, but not for ever: its user may have logged out."""
+        session = watched.session
+        if self.clock() - watched.confirmed_at >= _BORNE * interval:
+            session.close(close_codes.CREDENTIAL, _ENDED, cause=refusal.reason.code)
+            return
+        self.log.hint("session.not_rechecked", refusal.detail, reason=refusal.reason.code)
+
+    def _confirm(self, session: Session, identity: Identity) -> None:
+        """Go on with what the app says of its user now."""
+        route = next((one for one in self.routes.routes if one.path == session.route), None)
+        lacking = None if route is None else lacks(route.policy, identity)
+        if lacking is not None:
+            session.close(close_codes.POLICY, close_codes.TEXTS[close_codes.POLICY], cause=lacking.reason.code)
+        elif not self._still_holds(identity):
+            session.close(close_codes.CREDENTIAL, "revoked", cause=reasons.SESSION_REVOKED.code)
+        elif identity != session.identity:
+            session.renew(identity)
+            self.deadlines.watch(session)
+
     def _session_facts(self, handshake: Handshake, accept: Accept) -> dict[str, Any]:
         """Return what a new `Session` for *handshake* is made of."""
         place = where(handshake)
@@ -393,6 +450,7 @@ class Guard:
             "proof": accept.origin,
             "source": accept.source,
             "identity": accept.identity,
+            "recheck": accept.recheck,
         }
 
     def tell_opened(self, session: Session) -> None:
@@ -432,8 +490,14 @@ class Guard:
     def stop(self) -> None:
         """End what runs in the background: polls of lists, the timer of credentials. A decision starts them anew."""
         self.deadlines.stop()
+        self.rechecks.stop()
         for running in self._assembly.background:
             running.stop()
+
+    async def aclose(self) -> None:
+        """End all that `stop` ends, and close the connections of outgoing calls on the running loop."""
+        self.stop()
+        await self._assembly.aclose()
 
 
 def where(handshake: Handshake) -> dict[str, str | None]:

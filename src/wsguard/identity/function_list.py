@@ -12,6 +12,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, cast
 
 from wsguard.identity.open_list import Candidate, OpenList
+from wsguard.identity.shared_calls import CallEnded, SharedCalls, TooManyCalls
 from wsguard.vocabulary.errors import ConfigurationError, ListUnavailable
 from wsguard.vocabulary.host import Host
 
@@ -45,7 +46,7 @@ class FunctionList(OpenList[Candidate]):
         self._limits = limits
         self._clock = clock
         self._answers: OrderedDict[bytes, tuple[bool, float]] = OrderedDict()
-        self._pending: dict[bytes, asyncio.Task[bool]] = {}
+        self._calls: SharedCalls[bool] = SharedCalls(limits.lookups_pending)
 
     async def allows(self, candidate: Candidate) -> bool:
         """Tell what the function says of *candidate*, or said of it a short while ago."""
@@ -56,34 +57,13 @@ class FunctionList(OpenList[Candidate]):
         if remembered is not None and self._clock() < remembered[1]:
             self._answers.move_to_end(value_hash)
             return remembered[0]
-        return await self._shared(value_hash, value)
-
-    async def _shared(self, value_hash: bytes, value: str) -> bool:
-        """Join the call that runs for this value, or begin one. An asker who leaves does not end it for the others."""
-        loop = asyncio.get_running_loop()
-        task = self._pending.get(value_hash)
-        if task is None or task.get_loop() is not loop:
-            task = self._begun(loop, value_hash, value)
-        await asyncio.wait((task,))
-        if task.cancelled():
-            raise ListUnavailable(self.name, "the call was ended from outside")
-        return task.result()
-
-    def _begun(self, loop: asyncio.AbstractEventLoop, value_hash: bytes, value: str) -> asyncio.Task[bool]:
-        for stale in [key for key, task in self._pending.items() if task.get_loop().is_closed()]:
-            del self._pending[stale]
-        if len(self._pending) >= self._limits.lookups_pending:
-            raise ListUnavailable(self.name, f"asked about {len(self._pending)} values already (lookups_pending)")
-        task = loop.create_task(self._asked(value_hash, value))
-        self._pending[value_hash] = task
-        task.add_done_callback(functools.partial(self._ended, value_hash))
-        return task
-
-    def _ended(self, value_hash: bytes, task: asyncio.Task[bool]) -> None:
-        if self._pending.get(value_hash) is task:
-            del self._pending[value_hash]
-        if not task.cancelled():
-            task.exception()  # seen, though every asker may have left
+        try:
+            return await self._calls.join(value_hash, lambda: self._asked(value_hash, value))
+        except TooManyCalls:
+            why = f"asked about {len(self._calls)} values already (lookups_pending)"
+            raise ListUnavailable(self.name, why) from None
+        except CallEnded:
+            raise ListUnavailable(self.name, "the call was ended from outside") from None
 
     async def _asked(self, value_hash: bytes, value: str) -> bool:
         answer = await self._answer(value)

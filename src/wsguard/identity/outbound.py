@@ -1,6 +1,8 @@
 """
 The one door for outgoing calls: https, deadlines, sizes, no redirects, no private address unless it is listed.
 
+The operator's own app (`Outbound.ask`) may be asked in the clear on this machine or its private networks.
+
 A URL that a person wrote is trusted to name a private address; one that was learnt from an answer is not (SSRF,
 B-TOKEN-07). The name is resolved here, its addresses are judged, and the connection goes to the judged address, so that
 a second answer of the resolver changes nothing (DNS rebinding). Certificate and Host stay those of the name.
@@ -44,7 +46,7 @@ Resolver = Callable[[str, int], Awaitable["Sequence[str]"]]
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-_HTTPS_PORT = 443
+_PORTS = {"https": 443, "http": 80}
 _VISIBLE_ASCII = re.compile(r"[\x21-\x7e]*", re.ASCII)
 _OURS = frozenset({"accept-encoding", "connection", "content-length", "host", "te", "transfer-encoding", "upgrade"})
 _REDIRECTS = frozenset({300, 301, 302, 303, 305, 307, 308})
@@ -71,11 +73,17 @@ _NOT_PUBLIC = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where a call goes: *host* in its one spelling, *port*, and *target*, the path with its query."""
+    """
+    Where a call goes: *host* in its one spelling, *port*, and *target*, the path with its query.
+
+    *socket* is the path of a Unix socket, where it goes to one.
+    """
 
     host: str
     port: int
     target: str = field(repr=False)
+    scheme: str = "https"
+    socket: str | None = None
 
     @classmethod
     def parse(cls, url: str) -> Destination:
@@ -85,10 +93,29 @@ class Destination:
         Raises OutboundRefused for another scheme, for userinfo (RFC 9110 §4.2.4), a fragment, a blank or control
         character, and for what another reader could take for another host.
         """
+        return cls._read(url, ("https",))
+
+    @classmethod
+    def parse_app(cls, url: str) -> Destination:
+        """
+        Read the URL of the operator's own app: https, http, or ``unix:PATH:/target``. Raises OutboundRefused.
+
+        Whether an http one is near enough is judged when it is called.
+        """
+        if not url.startswith("unix:"):
+            return cls._read(url, ("https", "http"))
+        path, separator, rest = url.removeprefix("unix:").partition(":/")
+        if not path or not separator or "#" in rest or not _VISIBLE_ASCII.fullmatch(rest):
+            raise OutboundRefused("localhost", f"{shown_url(url)!r} is not like unix:PATH:/api/me")
+        return cls("localhost", 80, f"/{rest}", "http", path)
+
+    @classmethod
+    def _read(cls, url: str, schemes: Sequence[str]) -> Destination:
         scheme, separator, rest = url.partition("://")
         authority, target = _split_authority(rest)
-        if not separator or scheme.lower() != "https":
-            raise OutboundRefused(_shown_host(authority), "the URL does not begin with https://")
+        if not separator or scheme.lower() not in schemes:
+            expected = " or ".join(f"{one}://" for one in schemes)
+            raise OutboundRefused(_shown_host(authority), f"the URL does not begin with {expected}")
         if "@" in authority:
             raise OutboundRefused(_shown_host(authority), "the URL holds a user or password before the host")
         if "#" in target:
@@ -99,17 +126,17 @@ class Destination:
             host = Host.parse_entry(authority)
         except HostSyntaxError as error:
             raise OutboundRefused(_shown_host(authority), f"the URL's host is none ({error})") from None
-        return cls(host.name, _HTTPS_PORT if host.port is None else host.port, target)
+        return cls(host.name, _PORTS[scheme.lower()] if host.port is None else host.port, target, scheme.lower())
 
     @property
     def authority(self) -> str:
-        """Host and, where it is not 443, port: the value of the Host field."""
-        return self.host if self.port == _HTTPS_PORT else f"{self.host}:{self.port}"
+        """Host and, where it is not the scheme's own, port: the value of the Host field."""
+        return self.host if self.port == _PORTS[self.scheme] else f"{self.host}:{self.port}"
 
     @property
     def shown(self) -> str:
         """The URL as it may stand in a log: without its query."""
-        return f"https://{self.authority}{self.target.partition('?')[0]}"
+        return f"{self.scheme}://{self.authority}{self.target.partition('?')[0]}"
 
     @property
     def name(self) -> str:
@@ -177,14 +204,35 @@ class Outbound:
         """
         destination = Destination.parse(url)
         trusted = any(Destination.parse(one).host == destination.host for one in listed)
-        fields = _fields(destination, headers or {})
+        call = _Call(method, destination, _fields(destination, headers or {}), body, max_body)
+        return await self._called(call, lambda address: trusted or self._may_call(address), deadline)
+
+    async def ask(
+        self, destination: Destination, fields: Sequence[tuple[bytes, bytes]], *, deadline: float, max_body: int
+    ) -> OutboundAnswer:
+        """
+        Put a GET of these *fields*, Host among them, to the operator's own app; return whatever it answers.
+
+        In the clear it goes to this machine and to private networks only. A redirect is an answer, and not followed. A
+        connection that breaks before the answer is tried once more: a GET may be sent twice (RFC 9110 §9.2.2).
+        Raises as `fetch` does.
+        """
+        names = {name.lower() for name, _ in fields}
+        ours = ((b"Accept-Encoding", b"identity"), (b"User-Agent", b"wsguard"))
+        whole = [*fields, *(one for one in ours if one[0].lower() not in names)]
+        call = _Call("GET", destination, whole, None, max_body, attempts=2, redirects=True)
+        return await self._called(
+            call, lambda address: destination.scheme == "https" or not is_public(address), deadline
+        )
+
+    async def _called(self, call: _Call, allowed: Callable[[Address], bool], deadline: float) -> OutboundAnswer:
+        destination = call.destination
         try:
             async with asyncio.timeout(deadline):
                 await self._forget_idle()
-                addresses = await self._judged(destination, trusted=trusted)
-                with self._used(destination.host) as pool:
-                    ask = _Call(method, destination, fields, body, deadline / len(addresses))
-                    return await self._tried(pool, ask, addresses, max_body)
+                addresses = [None] if destination.socket else await self._judged(destination, allowed)
+                with self._used(destination) as pool:
+                    return await self._tried(pool, call, addresses, deadline / len(addresses))
         except TimeoutError:
             raise OutboundFailed(destination.host, f"no whole answer within {deadline:g} s") from None
 
@@ -194,18 +242,20 @@ class Outbound:
         for key in [key for key in self._pools if key[0] is loop]:
             await self._pools.pop(key).transport.aclose()
 
-    async def _judged(self, destination: Destination, *, trusted: bool) -> list[Address]:
+    async def _judged(self, destination: Destination, allowed: Callable[[Address], bool]) -> list[Address | None]:
         """Return the addresses that may be called, at least one. Raises OutboundRefused where none may."""
         host = destination.host
         try:
             found = [ipaddress.ip_address(destination.name)]
         except ValueError:
             found = await self._resolved(destination)
-        allowed = [address for address in found if trusted or self._may_call(address)]
-        if not allowed:
+        judged: list[Address | None] = [address for address in found if allowed(address)]
+        if not judged:
             shown = ", ".join(str(address) for address in found)
+            if destination.scheme == "http":
+                raise OutboundRefused(host, f"its address is public ({shown}), and http is in the clear: use https")
             raise OutboundRefused(host, f"its address is not public ({shown}); outbound = [...] can list its network")
-        return allowed
+        return judged
 
     async def _resolved(self, destination: Destination) -> list[Address]:
         try:
@@ -223,29 +273,36 @@ class Outbound:
             return True
         return is_public(address)
 
-    async def _tried(self, pool: _Pool, ask: _Call, addresses: Sequence[Address], max_body: int) -> OutboundAnswer:
+    async def _tried(
+        self, pool: _Pool, call: _Call, addresses: Sequence[Address | None], connect: float
+    ) -> OutboundAnswer:
         import httpx2
 
-        host = ask.destination.host
+        host = call.destination.host
+        attempts = call.attempts
         failure = OutboundFailed(host, "not tried")
         for address in addresses:
-            try:
-                return await _answered(pool.transport, ask, address, max_body)
-            except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
-                failure = OutboundFailed(host, f"no connection to {address} ({_why(error)})")
-            except OutboundError:
-                raise
-            except Exception as error:  # noqa: BLE001 - whatever the libraries raise is a call that failed
-                raise OutboundFailed(host, f"the call broke ({_why(error)})") from None
+            while True:
+                try:
+                    return await _answered(pool.transport, call, address, connect)
+                except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+                    failure = OutboundFailed(host, f"no connection to {_place(call, address)} ({_why(error)})")
+                    break
+                except OutboundError:
+                    raise
+                except Exception as error:  # noqa: BLE001 - whatever the libraries raise is a call that failed
+                    attempts -= 1
+                    if attempts < 1 or not isinstance(error, httpx2.TransportError):
+                        raise OutboundFailed(host, f"the call broke ({_why(error)})") from None
         raise failure
 
     @contextlib.contextmanager
-    def _used(self, host: str) -> Generator[_Pool]:
-        """Yield the connections to *host*: they are verified for that name alone, whatever its address is."""
-        key = (asyncio.get_running_loop(), host)
+    def _used(self, destination: Destination) -> Generator[_Pool]:
+        """Yield the connections to one host: they are verified for that name alone, whatever its address is."""
+        key = (asyncio.get_running_loop(), destination.socket or destination.host)
         pool = self._pools.get(key)
         if pool is None:
-            pool = self._pools[key] = _Pool(self._transport())
+            pool = self._pools[key] = _Pool(self._transport(destination.socket))
         pool.calls += 1
         try:
             yield pool
@@ -253,11 +310,13 @@ class Outbound:
             pool.calls -= 1
             pool.last_used = self._clock()
 
-    def _transport(self) -> httpx2.AsyncHTTPTransport:
+    def _transport(self, path: str | None) -> httpx2.AsyncHTTPTransport:
         import httpx2
 
         kept = httpx2.Limits(keepalive_expiry=self._limits.upstream_pool_idle)
-        return httpx2.AsyncHTTPTransport(verify=self._context, trust_env=False, http2=False, limits=kept, retries=0)
+        return httpx2.AsyncHTTPTransport(
+            verify=self._context, trust_env=False, http2=False, limits=kept, retries=0, uds=path
+        )
 
     async def _forget_idle(self) -> None:
         """Close what nobody has called for a while, and drop what belongs to loops that are gone."""
@@ -300,22 +359,33 @@ class _Pool:
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """One request, before it is known at which address it is tried. *connect* is seconds for one address."""
+    """
+    One request, before it is known at which address it is tried; *max_body* is bytes of the answer.
+
+    It is begun at most *attempts* times, and *redirects* are answers like others, or refused.
+    """
 
     method: Method
     destination: Destination
-    fields: dict[str, str] = field(repr=False)
+    fields: Sequence[tuple[bytes, bytes]] = field(repr=False)
     body: bytes | None = field(repr=False)
-    connect: float
+    max_body: int
+    attempts: int = 1
+    redirects: bool = False
 
-    def at(self, address: Address, trace: Callable[[str, dict[str, Any]], Awaitable[None]]) -> httpx2.Request:
+    def at(
+        self, address: Address | None, connect: float, trace: Callable[[str, dict[str, Any]], Awaitable[None]]
+    ) -> httpx2.Request:
         """Return the request to *address*: connected there, verified and addressed by name. *trace* hears of steps."""
         import httpx2
 
-        literal = f"[{address}]" if isinstance(address, ipaddress.IPv6Address) else str(address)
-        url = httpx2.URL(f"https://{literal}:{self.destination.port}{self.destination.target}")
-        extensions = {"sni_hostname": self.destination.name, "timeout": {"connect": self.connect}, "trace": trace}
-        return httpx2.Request(self.method, url, headers=self.fields, content=self.body, extensions=extensions)
+        place = self.destination
+        literal = f"[{address}]" if isinstance(address, ipaddress.IPv6Address) else str(address or place.host)
+        url = httpx2.URL(f"{place.scheme}://{literal}:{place.port}{place.target}")
+        extensions: dict[str, Any] = {"timeout": {"connect": connect}, "trace": trace}
+        if place.scheme == "https":
+            extensions["sni_hostname"] = place.name
+        return httpx2.Request(self.method, url, headers=list(self.fields), content=self.body, extensions=extensions)
 
 
 class _HalfOpen:
@@ -343,34 +413,39 @@ class _HalfOpen:
 
 
 async def _answered(
-    transport: httpx2.AsyncHTTPTransport, ask: _Call, address: Address, max_body: int
+    transport: httpx2.AsyncHTTPTransport, call: _Call, address: Address | None, connect: float
 ) -> OutboundAnswer:
-    host = ask.destination.host
+    host = call.destination.host
     half_open = _HalfOpen()
     try:
-        response = await transport.handle_async_request(ask.at(address, half_open.trace))
+        response = await transport.handle_async_request(call.at(address, connect, half_open.trace))
     except BaseException:
         await half_open.aclose()
         raise
     async with contextlib.aclosing(response), contextlib.aclosing(response.aiter_raw()) as parts:
         status, fields = response.status_code, Fields(response.headers.raw)
-        if status in _REDIRECTS:
+        if status in _REDIRECTS and not call.redirects:
             raise OutboundRefused(host, f"it redirects (status {status}), and redirects are not followed")
         if any(coding.lower() != b"identity" for coding in fields.list_members(b"content-encoding")):
             raise OutboundFailed(host, "its answer is compressed, which was not asked for")
         body = bytearray()
         async for part in parts:
             body += part
-            if len(body) > max_body:
-                raise OutboundFailed(host, f"its answer is larger than {max_body} bytes")
+            if len(body) > call.max_body:
+                raise OutboundFailed(host, f"its answer is larger than {call.max_body} bytes")
         return OutboundAnswer(status, fields, bytes(body))
 
 
-def _fields(destination: Destination, headers: Mapping[str, str]) -> dict[str, str]:
+def _place(call: _Call, address: Address | None) -> str:
+    return call.destination.socket or str(address)
+
+
+def _fields(destination: Destination, headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
     for name in headers:
         if name.lower() in _OURS:
             raise ValueError(f"{name} is set by the door itself")
-    return {"Host": destination.authority, "Accept-Encoding": "identity", "User-Agent": "wsguard", **headers}
+    whole = {"Host": destination.authority, "Accept-Encoding": "identity", "User-Agent": "wsguard", **headers}
+    return [(name.encode("ascii"), value.encode("latin-1")) for name, value in whole.items()]
 
 
 def _split_authority(rest: str) -> tuple[str, str]:

@@ -107,6 +107,11 @@ BOUNDS: tuple[Bound, ...] = (
     Bound("issuer_bytes", "bytes", 256 * KIB, KIB, 4 * MIB, "An issuer's metadata, keys or secret.", "ours"),
     Bound("issuer_refetch", "seconds", 30, 1, 3600, "Between two fetches of one issuer's keys.", "jose 30 s"),
     Bound("issuer_age", "seconds", 3600, 60, 86400, "How old an issuer's keys may become.", "jose 10 min"),
+    Bound("app_answer", "bytes", 64 * KIB, KIB, 4 * MIB, "What an app that is asked who it is answers.", "ours"),
+    Bound("app_answers", "count", 10_000, 16, 1_000_000, "Answers of that app that are remembered.", "lookups"),
+    Bound("app_pending", "count", 100, 1, 10_000, "Different questions to it at one time.", "a pool's worth"),
+    Bound("rechecks", "count", 32, 1, 10_000, "Live sockets whose session is looked at again at one time.", "ours"),
+    Bound("cookies_seen", "count", 100_000, 16, 10_000_000, "Session cookies whose age is remembered.", "about 20 MB"),
     Bound("api_keys", "count", 10_000, 1, 1_000_000, "API keys in the key file.", "about 1.5 MB"),
     Bound("key_file_bytes", "bytes", 4 * MIB, KIB, 64 * MIB, "The key file.", "ours"),
     Bound(
@@ -182,6 +187,11 @@ class Limits:
     issuer_bytes: int = 256 * KIB
     issuer_refetch: float = 30
     issuer_age: float = 3600
+    app_answer: int = 64 * KIB
+    app_answers: int = 10_000
+    app_pending: int = 100
+    rechecks: int = 32
+    cookies_seen: int = 100_000
     api_keys: int = 10_000
     key_file_bytes: int = 4 * MIB
     key_file_age: float = 3600

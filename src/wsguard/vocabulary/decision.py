@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from wsguard.vocabulary.handshake import Client
@@ -76,6 +76,19 @@ class Redemption:
     sold_by: str | None = None
 
 
+class Recheck(Protocol):
+    """How an ambient credential is judged again while its socket lives; it holds the credential, in this process."""
+
+    @property
+    def interval(self) -> float:
+        """Seconds between two looks."""
+        ...
+
+    async def again(self, now: float) -> Identity | Refusal:
+        """Say whose it is at *now* (Unix seconds), or why it is refused. Any exception means that nobody could say."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class SocketLimits:
     """What a live socket is held to: *messages_per_second* (count), *idle* and *max_lifetime* (seconds); None: not."""
@@ -110,6 +123,7 @@ class Accept:
     upstream_origin: str = "preserve"
     identity: Identity | None = None
     redemption: Redemption | None = None
+    recheck: Recheck | None = None
     in_header: bool = False
     consumed: bytes | None = None
     origin: OriginProof | None = None

@@ -95,6 +95,7 @@ SUBPROTOCOL_ONLY_CREDENTIALS = _reason(
 
 CREDENTIAL_MISSING = _reason("credential.missing", 401, "No credential of a kind that the route takes was sent.")
 CREDENTIAL_INVALID = _reason("credential.invalid", 401, "The credential does not verify.")
+CREDENTIAL_REFUSED = _reason("credential.refused", 401, "The app does not know, or no longer, whose credential it is.")
 CREDENTIAL_EXPIRED = _reason("credential.expired", 401, "The credential has expired.")
 CREDENTIAL_UNAVAILABLE = _reason("credential.unavailable", 503, "What verifies the credential cannot be reached.")
 CREDENTIAL_AMBIENT = _reason(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from wsguard.engine.authentication import same_login
 from wsguard.engine.limits import address_key
 from wsguard.engine.tickets import PREFIX, SPACE, TicketRecord, read_ticket
 from wsguard.vocabulary import reasons
@@ -78,9 +79,8 @@ class TicketAuthenticator:
         answer = await seller.authenticate(handshake, context)
         if isinstance(answer, Refusal) and answer.reason.status >= 500:  # noqa: PLR2004 - nobody could be asked
             return answer
-        if isinstance(answer, Identity) and (answer.subject, answer.issuer) == (record.subject, record.issuer):
-            other_login = answer.sid is not None and record.sid is not None and answer.sid != record.sid
-            return Refusal(reasons.TICKET_IDENTITY, "another session") if other_login else None
+        if isinstance(answer, Identity) and same_login(answer, record.identity()):
+            return None
         return Refusal(reasons.TICKET_IDENTITY, record.sold_by)
 
 
