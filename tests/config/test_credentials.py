@@ -52,6 +52,18 @@ missing_claims = ["iss"]
 file = "keys/keys.toml"
 header = "X-API-Key"
 
+[ask]
+url = "unix:keys/app.sock:/api/me"
+cookies = ["username-*"]
+headers = ["X-Tenant"]
+subject = "identity.username"
+expires_at = "until"
+scopes = "may"
+sid = "login"
+timeout = "3s"
+cache = "0s"
+recheck = "90s"
+
 [ticket]
 sold_for = ["bearer"]
 lifetime = "10s"
@@ -123,6 +135,15 @@ def test_the_tables_make_a_guard(folder: Path) -> None:
     assert (ticket.replay_closes, ticket.bind_address) == (False, True)
     assert guard._desk is not None
     assert guard._desk.public_url == "https://app.localhost:8443"
+    ask: Any = guard._assembly._known["ask"]
+    options = ask._questions.options
+    assert (options.timeout, options.cache, options.recheck) == (3, 0, 90)
+    assert (options.subject, options.expires_at, options.scopes, options.sid) == (
+        "identity.username",
+        "until",
+        "may",
+        "login",
+    )
     bearer: Any = first.authenticators[1]
     assert bearer.field_name == b"x-token"
     assert any("missing_claims" in notice for notice in guard.notices)
@@ -142,6 +163,8 @@ def test_printed_configuration_means_the_same(folder: Path) -> None:
     assert again.jwt["https://id.example.com"].jwks == f"file:{folder}/keys/jwks.json"
     assert again.jwt["https://mine.example.com"].secret_file == f"{folder}/keys/secret"
     assert again.api_keys.file == f"{folder}/keys/keys.toml"
+    assert again.ask is not None
+    assert again.ask.url == f"unix:{folder}/keys/app.sock:/api/me"
     assert load_gateway(elsewhere / "printed.toml", {}, DevelopmentAuthority.open).guard.routes.routes[0].takes_tickets
 
 
@@ -258,6 +281,12 @@ ISSUER = '[jwt."https://id.example.com"]\naudience = ["x"]\njwks = "file:keys/jw
             "api_keys.file: found nothing, expected the file that `wsguard keys add` writes",
         ),
         ('[api_keys]\nfile = "keys/keys.toml"\nheader = "X-WSGuard-Key"\n', "api_keys.header"),
+        ('[ask]\ncookies = ["s"]\n', "ask.url: found nothing, expected an address of the app"),
+        ('[ask]\nurl = "http://127.0.0.1:1/me"\n', "ask.cookies: found none"),
+        ('[ask]\nurl = "http://1.1.1.1/me"\ncookies = ["s"]\n', "ask.url: found http:// to 1.1.1.1, expected https"),
+        ('[ask]\nurl = "http://127.0.0.1:1/me"\ncookies = ["s"]\nrecheck = 60\n', "ask.recheck: found 60"),
+        ('[ask]\nurl = "http://127.0.0.1:1/me"\ncookies = ["s"]\nrechek = "60s"\n', "(did you mean 'recheck'?)"),
+        ('[ask]\nurl = "http://127.0.0.1:1/me"\ncookies = ["a b"]\n', "ask.cookies: found 'a b'"),
         (
             '[ticket]\nlifetime = "30s"\n',
             'ticket.sold_for: found nothing, expected what buys a ticket, like ["bearer"]',
