@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from wsguard.vocabulary import reasons
     from wsguard.vocabulary.bounds import Limits
     from wsguard.vocabulary.decision import Refusal
-    from wsguard.vocabulary.errors import ConfigurationError, WSGuardError
+    from wsguard.vocabulary.errors import ConfigurationError, TicketRefused, WSGuardError
     from wsguard.vocabulary.handshake import Handshake
     from wsguard.vocabulary.identity import Identity
 
@@ -39,6 +39,7 @@ __all__ = [
     "Refusal",
     "SessionLookup",
     "Ticket",
+    "TicketRefused",
     "URLList",
     "WSGuardError",
     "reasons",
@@ -61,6 +62,7 @@ _HOMES = {
     "Limits": "wsguard.vocabulary.bounds",
     "Policy": "wsguard.engine.policy",
     "Refusal": "wsguard.vocabulary.decision",
+    "TicketRefused": "wsguard.vocabulary.errors",
     "URLList": "wsguard.identity.allow_lists",
     "WSGuardError": "wsguard.vocabulary.errors",
     "reasons": "wsguard.vocabulary",

@@ -532,7 +532,6 @@ def test_one_timer_ends_every_credential() -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"sold_for": []},
         {"sold_for": "key"},
         {"sold_for": ["ticket"]},
         {"sold_for": ["basic"]},

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from wsguard.asgi.answer import answer_endpoint, page_answer, refuse_page, refuse_socket, whole_body
@@ -22,7 +22,7 @@ from wsguard.guard import Admission, Guard
 from wsguard.vocabulary import reasons
 from wsguard.vocabulary.bounds import DEFAULTS, Limits
 from wsguard.vocabulary.decision import Refuse
-from wsguard.vocabulary.errors import ConfigurationError, WSGuardError
+from wsguard.vocabulary.errors import ConfigurationError, UnguardedScopeError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
@@ -47,20 +47,22 @@ class ASGISession(Session):
 
 @dataclass(frozen=True, slots=True)
 class GuardedPage:
-    """What stands in ``scope["wsguard"]`` of a page: who asks for it, if the route asks who it is."""
+    """
+    What stands in ``scope["wsguard"]`` of a page: who asks for it, if the route asks who it is.
+
+    *handshake* is the request as it was judged; `Guard.issue_ticket` and `Guard.redeem` look at that one, which holds
+    what the app does not see (``X-WSGuard-Ticket``).
+    """
 
     guard: Guard
     client: Client
     identity: Identity | None
+    handshake: Handshake = field(repr=False)
 
     @property
     def expires_at(self) -> float | None:
         """Unix seconds at which the credential ends, or None where it has no end."""
         return None if self.identity is None else self.identity.expires_at
-
-
-class UnguardedScopeError(WSGuardError):
-    """A scope of a type that nobody can judge, or one that no guard has let through."""
 
 
 class WebSocketGuard:
@@ -188,7 +190,7 @@ class WebSocketGuard:
                 message = page_answer(message, host=host, secure=secure)
             await send(message)
 
-        page = GuardedPage(self.guard, client, decision.identity)
+        page = GuardedPage(self.guard, client, decision.identity, handshake)
         await self.app(_admitted(scope, handshake, decision, page), receive, deliver)
 
     @contextmanager

@@ -93,7 +93,7 @@ def _ticket(keys: TicketKeys | None) -> Ticket | None:
     if keys is None:
         return None
     given = _given(keys)
-    if "sold_for" not in given:
+    if not given.get("sold_for"):
         raise ConfigurationError("ticket.sold_for", "nothing", 'what buys a ticket, like ["bearer"]')
     if "lifetime" in given:
         given["lifetime"] = _parsed("ticket.lifetime", given["lifetime"], parse_duration)

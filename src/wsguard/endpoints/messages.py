@@ -45,6 +45,10 @@ class EndpointResponse:
     event: str = ""
     values: dict[str, Any] = field(default_factory=dict[str, Any])
 
+    def json(self) -> dict[str, Any]:
+        """Return the members of the body."""
+        return msgspec.json.decode(self.body, type=dict[str, Any])
+
     @property
     def framed_fields(self) -> RawFields:
         """The fields and the body's length; a 204 has neither body nor length (RFC 9110 §8.6)."""

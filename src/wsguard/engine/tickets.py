@@ -37,13 +37,14 @@ class Ticket:
     """
     How tickets are sold.
 
-    *sold_for*: the names of the authenticators whose credential buys one. *lifetime*: seconds, 5 to 300. *rate* and
+    *sold_for*: the names of the authenticators whose credential buys one; none where only the app itself sells them, by
+    `Guard.issue_ticket`. *lifetime*: seconds, 5 to 300. *rate* and
     *rate_address*: tickets a minute, an identity and an address. *replay_closes*: a second redemption closes the socket
     of the first. *bind_address*: the ticket opens only for the address that bought it.
     Raises ConfigurationError for a value outside its range and for what can buy none.
     """
 
-    sold_for: Sequence[str]
+    sold_for: Sequence[str] = ()
     lifetime: float = 30
     rate: int = 30
     rate_address: int = 300
@@ -52,7 +53,7 @@ class Ticket:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be sold."""
-        if isinstance(self.sold_for, str) or not self.sold_for:
+        if isinstance(self.sold_for, str):
             raise ConfigurationError("ticket.sold_for", repr(self.sold_for), 'a list of names like ["bearer"]')
         for name in self.sold_for:
             if name in _NOT_SOLD_FOR:

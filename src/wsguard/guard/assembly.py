@@ -76,7 +76,7 @@ class Assembly:
     The route table of a guard, and what belongs to it.
 
     *sellers* are the authenticators that sell tickets, in the order of ``sold_for``; *background* has to be started and
-    stopped; *notices* are told at start. *keys* is the file of API keys, if there is one.
+    stopped; *notices* are told at start. *keys* is the file of API keys, *tickets* reads tickets, if there are any.
     Raises ConfigurationErrors with all that cannot work.
     """
 
@@ -89,6 +89,7 @@ class Assembly:
     background: list[Background] = field(init=False, default_factory=list[Background])
     notices: list[str] = field(init=False, default_factory=list[str])
     keys: KeyFile | None = field(init=False, default=None)
+    tickets: TicketAuthenticator | None = field(init=False, default=None)
     _errors: list[ConfigurationError] = field(init=False, default_factory=list[ConfigurationError])
     _known: dict[str, Authenticator] = field(init=False, default_factory=dict[str, "Authenticator"])
     _broken: set[str] = field(init=False, default_factory=set[str])
@@ -212,7 +213,8 @@ class Assembly:
             seller = self._found("ticket.sold_for", name)
             if seller is not None:
                 self.sellers[name] = seller
-        self._known["ticket"] = TicketAuthenticator(self.world.store, self.sellers, self.world.on_replay)
+        self.tickets = TicketAuthenticator(self.world.store, self.sellers, self.world.on_replay)
+        self._known["ticket"] = self.tickets
 
     def _found(self, key: str, name: str) -> Authenticator | None:
         authenticator = self._known.get(name)

@@ -12,16 +12,17 @@ import dataclasses
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
+from wsguard.endpoints.counter import issue, judge_presented
 from wsguard.endpoints.desk import Desk
 from wsguard.endpoints.messages import EndpointRequest, EndpointResponse, refused
 from wsguard.endpoints.public_url import read_public_url
 from wsguard.endpoints.renew import answer_renew
 from wsguard.endpoints.session import answer_session
-from wsguard.endpoints.ticket import answer_ticket
+from wsguard.endpoints.ticket import answer_ticket, named
 from wsguard.engine.authentication import challenged, same_login
 from wsguard.engine.limits import AddressLimits, address_key
 from wsguard.engine.policy import Policy, decide, lacks, refused_by
@@ -37,12 +38,15 @@ from wsguard.store.memory import MemoryStore
 from wsguard.vocabulary import close_codes, reasons
 from wsguard.vocabulary.bounds import DEFAULTS, Limits
 from wsguard.vocabulary.decision import Accept, Refusal, Refuse
+from wsguard.vocabulary.errors import ConfigurationError, TicketRefused, UnguardedScopeError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from wsguard.endpoints.counter import JudgedPage
     from wsguard.engine.authenticators.bearer import Bearer
+    from wsguard.engine.authenticators.ticket import TicketAuthenticator
     from wsguard.engine.limits import Place
     from wsguard.engine.ports import Clock, Randomness, Store, WallClock
     from wsguard.engine.tickets import Ticket
@@ -55,6 +59,8 @@ if TYPE_CHECKING:
 _ID_BYTES = 8
 _KEY_BYTES = 32
 _REPLAYS = 4096
+# The mark of a ticket that a page has redeemed: there is no socket to close.
+_NO_SESSION = "page"
 _ENDED = "session ended"
 # How many intervals a live socket outlives the last yes about its cookie while the app cannot be asked.
 _BORNE = 3
@@ -270,6 +276,8 @@ class Guard:
         if self._ticket is None or not self._ticket.replay_closes:
             return
         public_id = mark.decode("ascii", "replace")
+        if public_id == _NO_SESSION:
+            return
         session = self.sessions.of_id(public_id)
         if session is not None:
             session.close(close_codes.CREDENTIAL, reasons.TICKET_REPLAYED.code)
@@ -362,6 +370,55 @@ class Guard:
         request_id = self._tell_answer(request, response)
         fields = [*response.fields, (b"X-Request-Id", request_id.encode("ascii"))]
         return dataclasses.replace(response, fields=fields)
+
+    async def issue_ticket(self, request: Any, identity: Identity, *, path: str) -> EndpointResponse:
+        """
+        Sell a ticket for *path* to *identity*, whom the app has logged in, and the page that sent *request*.
+
+        *request* is what the framework hands to the app (it has a ``scope``), or the ASGI scope itself, of a page that
+        this guard has let through. Origin and Host are judged as the endpoint judges them. The answer has the
+        endpoint's ``status`` and, in ``json()``, its members; a refusal's ``json()`` holds status and phrase.
+
+        Raises UnguardedScopeError for a request that no guard has let through, and ConfigurationError where no ticket
+        opens anything.
+        """
+        desk, page = self._counter(), _judged_page(request)
+        self._start()
+        response = await issue(desk, page, identity, path)
+        request_id = self._tell_answer(EndpointRequest(page.handshake, page.client, b""), response)
+        return dataclasses.replace(response, fields=[*response.fields, (b"X-Request-Id", request_id.encode("ascii"))])
+
+    async def redeem(self, request: Any) -> Identity:
+        """
+        Take the ticket in *request*'s field ``X-WSGuard-Ticket``, for a download or a streamed answer.
+
+        It is the ticket that opens a socket, bought for this path, and good once for either. Pages of the route must
+        reach the app (``http = "open"``). Returns who bought it.
+
+        Raises TicketRefused with what to answer, and otherwise as `issue_ticket` does.
+        """
+        desk, page = self._counter(), _judged_page(request)
+        self._start()
+        found = await judge_presented(desk, page, cast("TicketAuthenticator", self._assembly.tickets))
+        if isinstance(found, Refusal):
+            raise self._ticket_refused(page, found)
+        identity, redemption = found
+        refusal = await self._redeem(redemption, _NO_SESSION)
+        if refusal is not None:
+            raise self._ticket_refused(page, refusal)
+        self.log.event("ticket.redeemed", **where(page.handshake), peer=str(page.client.peer), **named(identity))
+        return identity
+
+    def _counter(self) -> Desk:
+        if self._desk is None or self._assembly.tickets is None:
+            raise ConfigurationError("ticket", "nothing", 'Guard(ticket=Ticket(…)), and "ticket" in a route\'s auth')
+        return self._desk
+
+    def _ticket_refused(self, page: JudgedPage, refusal: Refusal) -> TicketRefused:
+        refuse = self._refused(page.handshake, refusal)
+        request_id = self.tell_refusal(page.handshake, page.client, refuse)
+        headers = (*refuse.headers, ("X-Request-Id", request_id))
+        return TicketRefused(refuse.status, headers, request_id, refuse.reason.code)
 
     def _tell_answer(self, request: EndpointRequest, response: EndpointResponse) -> str:
         refusal = response.refusal
@@ -500,6 +557,14 @@ class Guard:
         await self._assembly.aclose()
 
 
+def _judged_page(request: Any) -> JudgedPage:
+    scope: Any = getattr(request, "scope", request)
+    page: Any = cast("Mapping[str, Any]", scope).get("wsguard") if isinstance(scope, Mapping) else None
+    if getattr(page, "handshake", None) is None:
+        raise UnguardedScopeError("scope['wsguard']: no page there; is WebSocketGuard around this app?")
+    return cast("JudgedPage", page)
+
+
 def where(handshake: Handshake) -> dict[str, str | None]:
     """Say where a handshake came from and goes to, as received, without its query. The log escapes it."""
 
@@ -517,10 +582,4 @@ def _who(session: Session) -> dict[str, str | None]:
     identity = session.identity
     if identity is None:
         return {}
-    return {
-        "issuer": identity.issuer,
-        "subject": identity.subject,
-        "method": identity.method,
-        "credential_id": identity.credential_id,
-        "sid": identity.sid,
-    }
+    return named(identity)

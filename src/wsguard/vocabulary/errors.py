@@ -16,6 +16,8 @@ The errors of wsguard, one tree.
     │   └── OutboundFailed        it went out, and nobody answered in time, in size and as HTTP
     ├── StoreError                a store that is down, locked or closed; whoever asks it refuses
     │   └── StoreFull             it holds as much as its bound allows
+    ├── TicketRefused             a page's ticket that opens nothing (carries the answer's status and request id)
+    ├── UnguardedScopeError       a request that no guard has judged, or of a type that none can judge
     └── UpstreamFailure           the upstream is unreachable, slow, or answers what it must not (carries the Reason)
 
 An error names the thing, the value (never a secret) and the way out. What a peer is told is never an error's text.
@@ -130,6 +132,25 @@ class OutboundRefused(OutboundError):
 
 class OutboundFailed(OutboundError):
     """The call was made in vain: unreachable, a wrong certificate, too slow, too large, encoded, no HTTP."""
+
+
+class UnguardedScopeError(WSGuardError):
+    """A scope of a type that nobody can judge, or one that no guard has let through."""
+
+
+class TicketRefused(WSGuardError):
+    """
+    The ticket of a page opens nothing: answer with *status* and *headers*, and tell the *request_id* alone.
+
+    *reason* is the stable code, for the app and its log.
+    """
+
+    def __init__(self, status: int, headers: Sequence[tuple[str, str]], request_id: str, reason: str) -> None:
+        self.status = status
+        self.headers = tuple(headers)
+        self.request_id = request_id
+        self.reason = reason
+        super().__init__(f"{status} {reason} (request {request_id})")
 
 
 class StoreError(WSGuardError):

@@ -17,7 +17,7 @@ from wsguard.vocabulary.decision import Redemption, Refusal
 from wsguard.vocabulary.identity import Identity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from wsguard.engine.policy import Context
     from wsguard.engine.ports import Authenticator, Carriage, Store
@@ -47,9 +47,16 @@ class TicketAuthenticator:
         offered = [entry for entry in context.subprotocols.removed if entry.startswith(PREFIX)]
         if not offered:
             return None
-        if len(offered) > 1:
+        origin = handshake.fields.first(b"origin")
+        return await self.judge(offered, None if origin is None else origin.decode("ascii"), handshake, context)
+
+    async def judge(
+        self, sent: Sequence[str], origin: str | None, handshake: Handshake, context: Context
+    ) -> Identity | Refusal:
+        """Return who bought the one ticket that was *sent*, by a page of *origin*, and is still to be taken."""
+        if len(sent) > 1:
             return Refusal(reasons.CREDENTIAL_REPEATED, self.name)
-        ticket = read_ticket(offered[0])
+        ticket = read_ticket(sent[0])
         if ticket is None:
             return Refusal(reasons.TICKET_MALFORMED)
         if ticket.store != self._store.name:
@@ -64,7 +71,7 @@ class TicketAuthenticator:
         if found.value is None:
             return Refusal(reasons.TICKET_UNKNOWN)
         record = TicketRecord.decode(found.value)
-        refusal = _misplaced(record, handshake, context) or await self._not_theirs(record, handshake, context)
+        refusal = _misplaced(record, origin, context) or await self._not_theirs(record, handshake, context)
         if refusal is not None:
             return refusal
         context.redemption = Redemption(ticket.key, record.handle, record.sold_by)
@@ -84,11 +91,10 @@ class TicketAuthenticator:
         return Refusal(reasons.TICKET_IDENTITY, record.sold_by)
 
 
-def _misplaced(record: TicketRecord, handshake: Handshake, context: Context) -> Refusal | None:
+def _misplaced(record: TicketRecord, origin: str | None, context: Context) -> Refusal | None:
     if context.route is None or record.route != context.route.path:
         return Refusal(reasons.TICKET_ROUTE, record.route)
-    origin = handshake.fields.first(b"origin")
-    if record.origin != (None if origin is None else origin.decode("ascii")):
+    if record.origin != origin:
         return Refusal(reasons.TICKET_ORIGIN, record.origin or "bought without an Origin")
     if context.host is None or record.host != context.host.name:
         return Refusal(reasons.TICKET_HOST, record.host)
