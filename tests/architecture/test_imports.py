@@ -13,9 +13,10 @@ FLOORS = (
     {"tls", "store", "observe"},
     {"identity"},
     {"endpoints"},
+    {"admin"},
     {"guard"},
     {"asgi", "gateway", "authorize"},
-    {"config", "admin", "dev_ca", "supervisor"},
+    {"config", "dev_ca", "supervisor"},
     {"demo"},
     {"cli"},
 )

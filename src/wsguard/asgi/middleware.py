@@ -113,6 +113,7 @@ class WebSocketGuard:
         elif kind == "http":
             await self._serve_page(scope, receive, send)
         elif kind == "lifespan":
+            self.guard.start()
             try:
                 await self.app(scope, receive, send)
             finally:

@@ -13,6 +13,7 @@ from wsguard.cli.dev_ca import dev_ca
 from wsguard.cli.gateway import gateway
 from wsguard.cli.keys import keys
 from wsguard.cli.run import run
+from wsguard.cli.sessions import sessions
 from wsguard.vocabulary.errors import ConfigurationError
 
 EXIT_CONFIGURATION = 2
@@ -30,6 +31,7 @@ app.command(run)
 app.command(demo)
 app.command(dev_ca)
 app.command(keys)
+app.command(sessions)
 
 
 @app.default

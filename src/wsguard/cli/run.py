@@ -149,6 +149,8 @@ def _serve(app: str, settings: RunSettings, options: dict[str, Any], sockets: li
     sys.path.insert(0, options.pop("app_dir", "") or os.getcwd())  # noqa: PTH109 - sys.path holds texts
     loaded = _loaded(app, factory=bool(options.pop("factory", False)))
     guarded = _guarded(loaded, settings)
+    if guarded is not loaded and settings.guard.admin is not None:
+        settings.guard.admin.bind()
     _tell_start(settings, by="wsguard run" if guarded is not loaded else "the app's own")
     certificate = settings.certificate
     served = ServerSettings(

@@ -184,6 +184,7 @@ class ServedConfig(PolicyKeys, kw_only=True, forbid_unknown_fields=True, omit_de
     public_url: (
         Annotated[str, Meta(description="What a ticket's url is made of; not written: the only host.")] | None
     ) = None
+    admin: Annotated[str, Meta(description="unix:PATH, a socket for this user's commands.")] | None = None
     outbound: Annotated[list[str], Meta(description="Private networks that outgoing calls may reach.")] | None = None
     outbound_ca: Annotated[str, Meta(description="PEM file: CAs that outgoing calls also trust.")] | None = None
     bearer: BearerKeys | None = None
@@ -451,6 +452,9 @@ def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
             issuer.secret_file = str(folder / issuer.secret_file)
         if issuer.jwks and issuer.jwks.startswith("file:"):
             issuer.jwks = "file:" + str(folder / issuer.jwks.removeprefix("file:"))
+    admin = values.get("admin")
+    if isinstance(admin, str) and admin.startswith("unix:") and admin != "unix:":
+        values["admin"] = "unix:" + str(folder / admin.removeprefix("unix:"))
     listen = values.get("listen")
     if isinstance(listen, str) and listen.startswith("unix:") and listen != "unix:":
         values["listen"] = "unix:" + str(folder / listen.removeprefix("unix:"))

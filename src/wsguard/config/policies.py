@@ -39,7 +39,7 @@ def guard_of(
     """Return the guard of a process of ours, whose log is stdout. Keeps *errors*; None where there are any."""
     credentials = _credentials(config, errors)
     bearer = errors.attempt(lambda: None if config.bearer is None else Bearer(**_given(config.bearer)))
-    ticket = errors.attempt(lambda: _ticket(config.ticket))
+    ticket = errors.attempt(lambda: _ticket(config.ticket, sold_by_app=config.admin is not None))
     if errors.all or not routes:
         return None
     log = DecisionLog(decision_logger(config.log_format or "text"), time.monotonic, limits.hints)
@@ -50,6 +50,7 @@ def guard_of(
             bearer=bearer,
             ticket=ticket,
             public_url=config.public_url,
+            admin=config.admin,
             outbound=config.outbound or (),
             outbound_ca=config.outbound_ca,
             limits=limits,
@@ -89,11 +90,11 @@ def _api_keys(keys: APIKeysKeys) -> APIKeys:
     return APIKeys(**_given(keys))
 
 
-def _ticket(keys: TicketKeys | None) -> Ticket | None:
+def _ticket(keys: TicketKeys | None, *, sold_by_app: bool) -> Ticket | None:
     if keys is None:
         return None
     given = _given(keys)
-    if not given.get("sold_for"):
+    if not given.get("sold_for") and not sold_by_app:
         raise ConfigurationError("ticket.sold_for", "nothing", 'what buys a ticket, like ["bearer"]')
     if "lifetime" in given:
         given["lifetime"] = _parsed("ticket.lifetime", given["lifetime"], parse_duration)

@@ -89,6 +89,7 @@ class Gateway:
         for listener in self._listeners:
             listener.start()
         self._tell_later()
+        self._services.guard.start()
         log = self._services.guard.log
         for notice in (*self._services.guard.notices, *self._settings.notices):
             log.event("gateway.notice", notice=notice)
@@ -144,6 +145,8 @@ def run_gateway(settings: GatewaySettings) -> int:
     """Run until SIGTERM or SIGINT; return the exit code. Raises ConfigurationError before anything is served."""
     engine = transport_engine(settings.engine, settings.guard.limits.close_handshake)
     sockets = bound_sockets(settings.listen)
+    if settings.guard.admin is not None:
+        settings.guard.admin.bind()
     with asyncio.Runner(loop_factory=engine.new_event_loop) as runner:
         return runner.run(_serve(settings, engine, sockets))
 

@@ -16,6 +16,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
+from wsguard.admin.server import AdminServer
+from wsguard.admin.socket import read_admin_path
 from wsguard.endpoints.counter import issue, judge_presented
 from wsguard.endpoints.desk import Desk
 from wsguard.endpoints.messages import EndpointRequest, EndpointResponse, refused
@@ -30,6 +32,7 @@ from wsguard.engine.proxies import TrustedProxies, client_of
 from wsguard.engine.revocations import Revocation, Revocations
 from wsguard.engine.sessions import Session, SessionRegistry
 from wsguard.engine.tickets import SPACE, handle_digest, new_secret
+from wsguard.guard.administration import Administration
 from wsguard.guard.assembly import Assembly, World, written_routes
 from wsguard.guard.deadlines import Deadlines
 from wsguard.guard.rechecks import Rechecks, Watched
@@ -100,7 +103,8 @@ class Guard:
 
     *ticket* sells tickets for routes whose ``auth`` names ``ticket``; *public_url* (``https://app.example.com``) is
     what their addresses are made of, by default the only served host. *store* keeps tickets; by default this process's
-    memory. *limits* are the bounds in force; *log* replaces the decision log.
+    memory. *admin* (``unix:PATH``) is a socket for this user's commands, ``wsguard sessions`` among them, served from
+    the first request on. *limits* are the bounds in force; *log* replaces the decision log.
 
     Raises ConfigurationErrors, all at once, for a policy that cannot work: an unknown authenticator, a route that an
     earlier one hides entirely, an ambient authenticator without explicit origins.
@@ -118,6 +122,7 @@ class Guard:
         ticket: Ticket | None = None,
         public_url: str | None = None,
         store: Store | None = None,
+        admin: str | None = None,
         outbound: Sequence[str] = (),
         outbound_ca: str | Path | None = None,
         limits: Limits = DEFAULTS,
@@ -155,7 +160,9 @@ class Guard:
         assembly = Assembly(written_routes(policy, routes), authenticators, ticket, world)
         self.routes = assembly.table
         self._assembly = assembly
-        self._waits = any(route.authenticators or route.policy.keeps_lists for route in self.routes.routes)
+        self.admin = None if admin is None else AdminServer(read_admin_path(admin), Administration(self), self.log)
+        keeps = any(route.authenticators or route.policy.keeps_lists for route in self.routes.routes)
+        self._waits = keeps or self.admin is not None
         authenticates = any(route.authenticators for route in self.routes.routes)
         self._desk = self._opened_desk(ticket, public_url) if authenticates else None
 
@@ -199,7 +206,7 @@ class Guard:
         retry_after = self.addresses.attempt(key) if handshake.is_handshake and key is not None else None
         deciding = decide(handshake, self.routes, limits=self.limits, client=client, now=self.wall_clock())
         if self._waits:
-            self._start()
+            self.start()
             try:
                 async with asyncio.timeout(self.limits.decision):
                     decision = await deciding
@@ -333,12 +340,16 @@ class Guard:
         are closed, where it cannot be remembered.
         """
         members = {"subject": subject, "issuer": issuer, "sid": sid, "credential_id": credential_id}
-        revocation = Revocation.read({**members, "issued_before": issued_before}, self.wall_clock())
+        return await self.revoke_members({**members, "issued_before": issued_before})
+
+    async def revoke_members(self, members: Mapping[str, Any], *, peer_uid: int | None = None) -> int:
+        """Revoke as `revoke` does what *members* name, for the user *peer_uid* of the admin socket."""
+        revocation = Revocation.read(members, self.wall_clock())
         try:
             self.revocations.add(revocation)
         finally:
             closed = self._close_revoked(revocation)
-            self.log.event("session.revoked", **members, issued_before=revocation.issued_before, closed=closed)
+            self.log.event("session.revoked", **dataclasses.asdict(revocation), closed=closed, peer_uid=peer_uid)
         return closed
 
     def _close_revoked(self, revocation: Revocation) -> int:
@@ -360,14 +371,14 @@ class Guard:
         """Answer *request* to *endpoint*, and write its log line; raises nothing."""
         desk = cast("Desk", self._desk)
         try:
-            self._start()
+            self.start()
             async with asyncio.timeout(self.limits.decision):
                 response = await endpoint(desk, request)
         except TimeoutError:
             response = refused(Refusal(reasons.POLICY_SLOW))
         except Exception as error:  # noqa: BLE001 - fail closed: whatever an endpoint raises refuses
             response = refused(Refusal(reasons.GATEWAY_FAULT, type(error).__name__))
-        request_id = self._tell_answer(request, response)
+        request_id = self.tell_answer(request, response)
         fields = [*response.fields, (b"X-Request-Id", request_id.encode("ascii"))]
         return dataclasses.replace(response, fields=fields)
 
@@ -382,10 +393,10 @@ class Guard:
         Raises UnguardedScopeError for a request that no guard has let through, and ConfigurationError where no ticket
         opens anything.
         """
-        desk, page = self._counter(), _judged_page(request)
-        self._start()
+        desk, page = self._opened_counter(), _judged_page(request)
+        self.start()
         response = await issue(desk, page, identity, path)
-        request_id = self._tell_answer(EndpointRequest(page.handshake, page.client, b""), response)
+        request_id = self.tell_answer(EndpointRequest(page.handshake, page.client, b""), response)
         return dataclasses.replace(response, fields=[*response.fields, (b"X-Request-Id", request_id.encode("ascii"))])
 
     async def redeem(self, request: Any) -> Identity:
@@ -397,8 +408,8 @@ class Guard:
 
         Raises TicketRefused with what to answer, and otherwise as `issue_ticket` does.
         """
-        desk, page = self._counter(), _judged_page(request)
-        self._start()
+        desk, page = self._opened_counter(), _judged_page(request)
+        self.start()
         found = await judge_presented(desk, page, cast("TicketAuthenticator", self._assembly.tickets))
         if isinstance(found, Refusal):
             raise self._ticket_refused(page, found)
@@ -409,10 +420,15 @@ class Guard:
         self.log.event("ticket.redeemed", **where(page.handshake), peer=str(page.client.peer), **named(identity))
         return identity
 
-    def _counter(self) -> Desk:
-        if self._desk is None or self._assembly.tickets is None:
+    def counter(self) -> Desk | None:
+        """Return where tickets are sold, or None where none are."""
+        return self._desk if self._assembly.tickets is not None else None
+
+    def _opened_counter(self) -> Desk:
+        desk = self.counter()
+        if desk is None:
             raise ConfigurationError("ticket", "nothing", 'Guard(ticket=Ticket(…)), and "ticket" in a route\'s auth')
-        return self._desk
+        return desk
 
     def _ticket_refused(self, page: JudgedPage, refusal: Refusal) -> TicketRefused:
         refuse = self._refused(page.handshake, refusal)
@@ -420,7 +436,8 @@ class Guard:
         headers = (*refuse.headers, ("X-Request-Id", request_id))
         return TicketRefused(refuse.status, headers, request_id, refuse.reason.code)
 
-    def _tell_answer(self, request: EndpointRequest, response: EndpointResponse) -> str:
+    def tell_answer(self, request: EndpointRequest, response: EndpointResponse) -> str:
+        """Write the log line of what an endpoint answers; return its request id."""
         refusal = response.refusal
         if refusal is not None:
             refuse = Refuse(refusal.reason, refusal.detail, refusal.setting)
@@ -540,12 +557,17 @@ class Guard:
             **_who(session),
         )
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Begin what runs in the background, on the running loop. Cheap where it runs already."""
+        if self.admin is not None:
+            self.admin.start()
         for running in self._assembly.background:
             running.start()
 
     def stop(self) -> None:
-        """End what runs in the background: polls of lists, the timer of credentials. A decision starts them anew."""
+        """End what runs in the background: polls of lists, timers, the admin socket. A decision starts them anew."""
+        if self.admin is not None:
+            self.admin.stop()
         self.deadlines.stop()
         self.rechecks.stop()
         for running in self._assembly.background:

@@ -121,6 +121,7 @@ AUTHORIZATION_SCOPE = _reason("authorization.scope", 403, "The identity lacks a 
 AUTHORIZATION_GROUP = _reason("authorization.group", 403, "The identity lacks a group that the route requires.")
 IDENTITY_TOO_LONG = _reason("identity.too_long", 403, "A name of the identity is longer than a field may be.")
 SESSION_REVOKED = _reason("session.revoked", 401, "The credential has been revoked.")
+SESSION_CLOSED = _reason("session.closed", 3000, "An administrator closed this one socket.")
 SESSION_UNKNOWN = _reason("session.unknown", 404, "No live session has this handle.")
 SESSION_IDENTITY = _reason("session.identity", 403, "The session belongs to another subject, issuer or origin.")
 TICKET_MALFORMED = _reason("ticket.malformed", 401, "The ticket is none.")

@@ -1,0 +1,155 @@
+"""
+What is done for a request on the admin socket.
+
+``POST /revocations``, ``POST /tickets``, ``GET /sessions``, ``POST /sessions/close``. Bodies and answers are JSON; a
+body with unknown, empty or wrong members does nothing (400).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from wsguard.engine.revocations import RevocationSyntaxError
+from wsguard.vocabulary.errors import StoreError
+from wsguard.vocabulary.identity import Identity
+
+if TYPE_CHECKING:
+    from wsguard.endpoints.messages import EndpointResponse
+
+APP_ISSUER = "app"
+
+
+@dataclass(frozen=True, slots=True)
+class AdminRequest:
+    """One request: its method, path and body, and the user at the other end."""
+
+    method: str
+    path: str
+    body: bytes
+    uid: int
+
+
+@dataclass(frozen=True, slots=True)
+class AdminAnswer:
+    """What is answered: a status and JSON."""
+
+    status: int
+    body: bytes
+
+
+class TicketOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """
+    What ``POST /tickets`` takes: whom the app vouches for, and the page that will open the socket.
+
+    *expires_at* is in Unix seconds; without *origin* the ticket opens only a handshake without one.
+    """
+
+    subject: str
+    path: str
+    host: str
+    issuer: str = APP_ISSUER
+    sid: str | None = None
+    origin: str | None = None
+    expires_at: float | None = None
+    scopes: list[str] = []
+    groups: list[str] = []
+
+    def identity(self, now: float) -> Identity:
+        """Return whom the ticket is for; *now* is Unix seconds."""
+        return Identity(
+            self.subject,
+            self.issuer,
+            "app",
+            scopes=frozenset(self.scopes),
+            groups=frozenset(self.groups),
+            sid=self.sid,
+            expires_at=self.expires_at,
+            issued_at=now,
+        )
+
+
+class Administered(Protocol):
+    """What the admin socket commands: a guard."""
+
+    async def revoke_for(self, uid: int, members: dict[str, Any]) -> int:
+        """Revoke for user *uid* what *members* name; return how many sockets were closed."""
+        ...
+
+    def session_list(self) -> list[dict[str, Any]]:
+        """Describe the live sessions; nothing of it is secret."""
+        ...
+
+    def close_session(self, uid: int, public_id: str) -> bool:
+        """Close one live session; return whether there was one."""
+        ...
+
+    async def sell_for_app(self, order: TicketOrder) -> EndpointResponse:
+        """Sell a ticket to whom the app vouches for."""
+        ...
+
+
+async def answer_admin(guard: Administered, request: AdminRequest) -> AdminAnswer:
+    """Do what *request* asks of *guard*, and say what came of it."""
+    known = _COMMANDS.get(request.path)
+    if known is None:
+        return _error(404, f"one of {', '.join(_COMMANDS)}")
+    method, command = known
+    if request.method != method:
+        return _error(405, f"{method} {request.path}")
+    try:
+        return await command(guard, request)
+    except (msgspec.DecodeError, msgspec.ValidationError, RevocationSyntaxError) as error:
+        return _error(400, str(error))
+    except StoreError as error:
+        return _error(503, str(error))
+
+
+async def _revoke(guard: Administered, request: AdminRequest) -> AdminAnswer:
+    members = msgspec.json.decode(request.body, type=dict[str, Any])
+    return _json(200, {"closed": await guard.revoke_for(request.uid, members)})
+
+
+async def _list(guard: Administered, request: AdminRequest) -> AdminAnswer:
+    del request
+    return _json(200, {"sessions": guard.session_list()})
+
+
+class _Close(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    session: str
+
+
+async def _close(guard: Administered, request: AdminRequest) -> AdminAnswer:
+    wanted = msgspec.json.decode(request.body, type=_Close)
+    if not guard.close_session(request.uid, wanted.session):
+        return _error(404, "no live session has this id")
+    return _json(200, {"closed": 1})
+
+
+async def _sell(guard: Administered, request: AdminRequest) -> AdminAnswer:
+    order = msgspec.json.decode(request.body, type=TicketOrder)
+    if not order.subject or not order.issuer:
+        return _error(400, "subject and issuer are texts that are not empty")
+    response = await guard.sell_for_app(order)
+    return AdminAnswer(response.status, response.body)
+
+
+Command = Callable[[Administered, AdminRequest], Awaitable[AdminAnswer]]
+_COMMANDS: dict[str, tuple[str, Command]] = {
+    "/revocations": ("POST", _revoke),
+    "/tickets": ("POST", _sell),
+    "/sessions": ("GET", _list),
+    "/sessions/close": ("POST", _close),
+}
+
+
+def _json(status: int, members: dict[str, Any]) -> AdminAnswer:
+    return AdminAnswer(status, msgspec.json.encode(members))
+
+
+def _error(status: int, why: str) -> AdminAnswer:
+    return _json(status, {"status": status, "error": HTTPStatus(status).phrase, "why": why})

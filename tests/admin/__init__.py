@@ -1,0 +1,1 @@
+"""The admin socket: who may use it, and what it does."""
