@@ -5,9 +5,10 @@ import json
 import os
 import secrets
 import sys
+from pathlib import Path
 
 from wsguard.engine.ports import Store
-from wsguard.store.memory import MemoryStore
+from wsguard.store.opened import open_store
 from wsguard.vocabulary.bounds import DEFAULTS
 from wsguard.vocabulary.errors import StoreError
 
@@ -28,7 +29,7 @@ async def look(store: Store) -> list[object]:
     return [store.name, taken.value is not None, len(records)]
 
 
-store = MemoryStore(DEFAULTS, secrets.token_bytes)
+store = open_store(sys.argv[1], limits=DEFAULTS, randomness=secrets.token_bytes, folder=Path.cwd())
 if sys.argv[2] == "used":
     asyncio.run(put(store))
 child = os.fork()

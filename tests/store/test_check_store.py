@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.store.opening import memory_store
+from tests.store.opening import memory_store, sqlite_store
 from wsguard.engine.ports import Store, Taken
+from wsguard.store.local import SQLiteStore
 from wsguard.store.memory import MemoryStore
 from wsguard.testing import StoreResult, check_store
 from wsguard.vocabulary.bounds import DEFAULTS
@@ -24,6 +26,12 @@ def test_memory_keeps_every_rule() -> None:
     results = asyncio.run(check_store(memory_store))
     assert failures(results) == {}
     assert len(results) == 14
+
+
+def test_sqlite_keeps_every_rule_and_those_of_shared_stores(tmp_path: Path) -> None:
+    results = asyncio.run(check_store(lambda: sqlite_store(tmp_path)))
+    assert failures(results) == {}
+    assert len(results) == 17
 
 
 def test_a_store_may_be_opened_by_a_coroutine() -> None:
@@ -170,6 +178,23 @@ def test_a_store_that_breaks_a_rule_is_found(kind: type[MemoryStore], rule: str)
     """A suite that everything passes protects nobody."""
     found = failures(asyncio.run(check_store(lambda: kind(DEFAULTS, lambda count: b"\xab" * count))))
     assert rule in found
+
+
+class ForgetsNumbers(SQLiteStore):
+    """Counts its records anew in each process."""
+
+    async def append(self, stream: str, value: bytes, *, expires_at: float, now: float) -> int:
+        await super().append(stream, value, expires_at=expires_at, now=now)
+        self._count = getattr(self, "_count", 0) + 1
+        return self._count
+
+
+def test_numbers_that_go_back_are_found(tmp_path: Path) -> None:
+    """A reader that has gone past them would never see such a record."""
+    found = failures(
+        asyncio.run(check_store(lambda: ForgetsNumbers(tmp_path / "x.db", DEFAULTS, lambda count: b"\xab" * count)))
+    )
+    assert {"instances_share", "appends_of_all_instances_are_ordered"} <= found.keys()
 
 
 def test_a_store_that_hangs_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

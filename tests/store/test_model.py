@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import tempfile
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any, TypeVar
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from tests.store.opening import NOW, memory_store
+from tests.store.opening import NOW, memory_store, sqlite_store
 from wsguard.engine.ports import Store, Taken
 from wsguard.vocabulary.bounds import Limits
 from wsguard.vocabulary.errors import StoreFull
@@ -113,5 +116,30 @@ class AgainstMemory(AgainstModel):
         return memory_store(LIMITS)
 
 
+class AgainstSQLite(AgainstModel):
+    """The same, where two have the file open and either may be opened again at any time."""
+
+    def open(self) -> Store:
+        return sqlite_store(self.folder, LIMITS)
+
+    @initialize()
+    def begin(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="wsguard-store-"))
+        super().begin()
+        self.stores.append(self.open())
+
+    def teardown(self) -> None:
+        super().teardown()
+        if hasattr(self, "folder"):
+            shutil.rmtree(self.folder)
+
+    @rule(which=st.integers(0, 1))
+    def reopen(self, which: int) -> None:
+        self.do(self.stores[which].aclose())
+        self.stores[which] = self.open()
+
+
 AgainstMemory.TestCase.settings = settings(max_examples=100, stateful_step_count=60)
+AgainstSQLite.TestCase.settings = settings(max_examples=20, stateful_step_count=40)
 TestMemory = AgainstMemory.TestCase
+TestSQLite = AgainstSQLite.TestCase
