@@ -184,6 +184,9 @@ class ServedConfig(PolicyKeys, kw_only=True, forbid_unknown_fields=True, omit_de
     public_url: (
         Annotated[str, Meta(description="What a ticket's url is made of; not written: the only host.")] | None
     ) = None
+    store: (
+        Annotated[str, Meta(description='"memory", or "sqlite:FILE": over restarts, for several processes.')] | None
+    ) = None
     admin: Annotated[str, Meta(description="unix:PATH, a socket for this user's commands.")] | None = None
     outbound: Annotated[list[str], Meta(description="Private networks that outgoing calls may reach.")] | None = None
     outbound_ca: Annotated[str, Meta(description="PEM file: CAs that outgoing calls also trust.")] | None = None
@@ -452,6 +455,9 @@ def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
             issuer.secret_file = str(folder / issuer.secret_file)
         if issuer.jwks and issuer.jwks.startswith("file:"):
             issuer.jwks = "file:" + str(folder / issuer.jwks.removeprefix("file:"))
+    store = values.get("store")
+    if isinstance(store, str) and store.startswith("sqlite:") and not store.startswith(("sqlite:/", "sqlite::")):
+        values["store"] = "sqlite:" + str(folder / store.removeprefix("sqlite:")) if store != "sqlite:" else store
     admin = values.get("admin")
     if isinstance(admin, str) and admin.startswith("unix:") and admin != "unix:":
         values["admin"] = "unix:" + str(folder / admin.removeprefix("unix:"))

@@ -22,7 +22,7 @@ from wsguard.guard import Guard
 from wsguard.identity.allow_lists import FileList, URLList
 from wsguard.observe.decision_log import DecisionLog, decision_logger
 from wsguard.vocabulary.bounds import BOUNDS, Limits
-from wsguard.vocabulary.errors import ConfigurationError
+from wsguard.vocabulary.errors import ConfigurationError, StoreError
 from wsguard.vocabulary.host import Host, HostSyntaxError
 from wsguard.vocabulary.origin import Origin, OriginSyntaxError, parse_origin_entry
 
@@ -43,21 +43,27 @@ def guard_of(
     if errors.all or not routes:
         return None
     log = DecisionLog(decision_logger(config.log_format or "text"), time.monotonic, limits.hints)
-    return errors.attempt(
-        lambda: Guard(
-            routes=routes,
-            authenticators=credentials,
-            bearer=bearer,
-            ticket=ticket,
-            public_url=config.public_url,
-            admin=config.admin,
-            outbound=config.outbound or (),
-            outbound_ca=config.outbound_ca,
-            limits=limits,
-            log=log,
-            **proxies,
-        )
-    )
+
+    def made() -> Guard:
+        try:
+            return Guard(
+                routes=routes,
+                authenticators=credentials,
+                bearer=bearer,
+                ticket=ticket,
+                public_url=config.public_url,
+                store=config.store,
+                admin=config.admin,
+                outbound=config.outbound or (),
+                outbound_ca=config.outbound_ca,
+                limits=limits,
+                log=log,
+                **proxies,
+            )
+        except StoreError as error:
+            raise ConfigurationError("store", f"{config.store} ({error})", "a store that can be had at start") from None
+
+    return errors.attempt(made)
 
 
 def _credentials(config: ServedConfig, errors: CollectedErrors) -> list[JWT | APIKeys | Ask]:

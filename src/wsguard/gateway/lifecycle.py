@@ -117,6 +117,7 @@ class Gateway:
         self._services.reaper.stop()
         self._services.upstream.close_idle()
         await self._services.guard.aclose()
+        await self._services.guard.store.aclose()
         if self._teller is not None:
             self._teller.cancel()
         self._services.guard.log.tell_unfinished()

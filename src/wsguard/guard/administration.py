@@ -73,6 +73,8 @@ class Administration:
         raw = [(name, value.encode("utf-8", "replace")) for name, value in fields]
         client = Client(Peer(None), secure=True)
         handshake = Handshake("page", "POST", b"/.wsguard/ticket", Fields(raw), "1.1", Peer(None), secure=True)
-        response = await issue(desk, _OrderedPage(handshake, client), order.identity(desk.wall_clock()), order.path)
+        page, identity = _OrderedPage(handshake, client), order.identity(desk.wall_clock())
+        unknown = await self._guard.revocations_unknown()
+        response = await issue(desk, page, identity, order.path) if unknown is None else refused(unknown)
         self._guard.tell_answer(EndpointRequest(handshake, client, b""), response)
         return response

@@ -14,6 +14,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from wsguard.admin.server import AdminServer
@@ -36,8 +37,9 @@ from wsguard.guard.administration import Administration
 from wsguard.guard.assembly import Assembly, World, written_routes
 from wsguard.guard.deadlines import Deadlines
 from wsguard.guard.rechecks import Rechecks, Watched
+from wsguard.guard.shared_news import SharedNews
 from wsguard.observe.decision_log import DecisionLog, guard_logger
-from wsguard.store.memory import MemoryStore
+from wsguard.store.opened import open_store
 from wsguard.vocabulary import close_codes, reasons
 from wsguard.vocabulary.bounds import DEFAULTS, Limits
 from wsguard.vocabulary.decision import Accept, Refusal, Refuse
@@ -45,7 +47,6 @@ from wsguard.vocabulary.errors import ConfigurationError, TicketRefused, Unguard
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
     from wsguard.endpoints.counter import JudgedPage
     from wsguard.engine.authenticators.bearer import Bearer
@@ -63,7 +64,7 @@ _ID_BYTES = 8
 _KEY_BYTES = 32
 _REPLAYS = 4096
 # The mark of a ticket that a page has redeemed: there is no socket to close.
-_NO_SESSION = "page"
+_NO_SESSION = b"page"
 _ENDED = "session ended"
 # How many intervals a live socket outlives the last yes about its cookie while the app cannot be asked.
 _BORNE = 3
@@ -102,9 +103,10 @@ class Guard:
     *outbound* lists private networks that calls to issuers may reach, *outbound_ca* adds a CA.
 
     *ticket* sells tickets for routes whose ``auth`` names ``ticket``; *public_url* (``https://app.example.com``) is
-    what their addresses are made of, by default the only served host. *store* keeps tickets; by default this process's
-    memory. *admin* (``unix:PATH``) is a socket for this user's commands, ``wsguard sessions`` among them, served from
-    the first request on. *limits* are the bounds in force; *log* replaces the decision log.
+    what their addresses are made of, by default the only served host. *store* keeps tickets and revocations: a
+    `Store`, ``memory`` (the default: this process's), or ``sqlite:FILE``, which outlives a restart and which processes
+    of one machine share. *admin* (``unix:PATH``) is a socket for this user's commands, ``wsguard sessions`` among them,
+    served from the first request on. *limits* are the bounds in force; *log* replaces the decision log.
 
     Raises ConfigurationErrors, all at once, for a policy that cannot work: an unknown authenticator, a route that an
     earlier one hides entirely, an ambient authenticator without explicit origins.
@@ -121,7 +123,7 @@ class Guard:
         trust_any_proxy: bool = False,
         ticket: Ticket | None = None,
         public_url: str | None = None,
-        store: Store | None = None,
+        store: Store | str | None = None,
         admin: str | None = None,
         outbound: Sequence[str] = (),
         outbound_ca: str | Path | None = None,
@@ -139,7 +141,7 @@ class Guard:
         self.log = DecisionLog(guard_logger(), clock, limits.hints) if log is None else log
         self.sessions = SessionRegistry()
         self.addresses = AddressLimits(limits, clock)
-        self.store: Store = MemoryStore(limits, randomness) if store is None else store
+        self.store: Store = self._opened_store("memory" if store is None else store)
         self.revocations = Revocations(most=limits.revocations)
         self.deadlines = Deadlines(self.sessions, wall_clock, self._expired)
         self.rechecks = Rechecks(self.sessions, clock, self._judge_again, limits.rechecks)
@@ -165,6 +167,7 @@ class Guard:
         self._waits = keeps or self.admin is not None
         authenticates = any(route.authenticators for route in self.routes.routes)
         self._desk = self._opened_desk(ticket, public_url) if authenticates else None
+        self._news = self._opened_news() if authenticates and self.store.is_shared else None
 
     def __repr__(self) -> str:
         """Name the routes."""
@@ -182,7 +185,7 @@ class Guard:
         if not self.store.is_shared and any(route.policy.authenticates for route in self.routes.routes):
             notices.append(
                 "memory store: a restart forgets tickets, which lets nobody in, and revocations, which lets a "
-                "credential that is still valid in again"
+                'credential that is still valid in again; store = "sqlite:FILE" keeps them'
             )
         if self.proxies.is_anybody:
             notices.append("trust_any_proxy: every peer is believed in what it says of the client")
@@ -216,11 +219,30 @@ class Guard:
             decision = await deciding
         if isinstance(decision, Refuse):
             return decision
-        if decision.identity is not None and not self._still_holds(decision.identity):
-            return self._refused(handshake, Refusal(reasons.SESSION_REVOKED))
+        if decision.identity is not None:
+            refusal = await self._withdrawn_meanwhile(decision.identity)
+            if refusal is not None:
+                return self._refused(handshake, refusal)
         if retry_after is not None:
             return Refuse(reasons.LIMITS_ADDRESS, headers=(("Retry-After", str(retry_after)),))
         return decision
+
+    async def _withdrawn_meanwhile(self, identity: Identity) -> Refusal | None:
+        """Return why *identity*, which was found to be good, does not count: revoked, or nobody can say."""
+        refusal = await self.revocations_unknown()
+        if refusal is None and not self._still_holds(identity):
+            refusal = Refusal(reasons.SESSION_REVOKED)
+        return refusal
+
+    async def revocations_unknown(self) -> Refusal | None:
+        """Return why nobody can say now what has been revoked, or None where that is known."""
+        if self._news is None:
+            return None
+        try:
+            await self._news.current()
+        except Exception as error:  # noqa: BLE001 - fail closed: whatever the store raises refuses (B-STORE-03)
+            return Refusal(reasons.STORE_UNAVAILABLE, f"revocations: {type(error).__name__}")
+        return None
 
     def request_id(self) -> str:
         """Return a new id, for a refusal or a session: unguessable, and no secret."""
@@ -252,7 +274,7 @@ class Guard:
         facts = self._session_facts(handshake, accept)
         handle = None
         if accept.redemption is not None:
-            refusal = await self._redeem(accept.redemption, facts["public_id"])
+            refusal = await self._redeem(accept.redemption, facts["public_id"].encode())
             if refusal is not None:
                 return self._refused(handshake, refusal)
             facts["handle"] = accept.redemption.handle
@@ -266,9 +288,9 @@ class Guard:
         route = self.routes.find(handshake.raw_path) or self.routes.routes[0]
         return refused_by(route.policy, handshake, challenged(refusal))
 
-    async def _redeem(self, redemption: Redemption, public_id: str) -> Refusal | None:
+    async def _redeem(self, redemption: Redemption, mark: bytes) -> Refusal | None:
         try:
-            taken = await self.store.take(SPACE, redemption.key, mark=public_id.encode(), now=self.wall_clock())
+            taken = await self.store.take(SPACE, redemption.key, mark=mark, now=self.wall_clock())
         except Exception as error:  # noqa: BLE001 - fail closed: whatever the store raises refuses (B-STORE-03)
             return Refusal(reasons.STORE_UNAVAILABLE, type(error).__name__)
         if taken.value is not None:
@@ -280,11 +302,15 @@ class Guard:
 
     def _replayed(self, mark: bytes) -> None:
         """Close the socket of a ticket's first redemption: of two who have it, nobody knows who is right."""
-        if self._ticket is None or not self._ticket.replay_closes:
+        if self._ticket is None or not self._ticket.replay_closes or mark == _NO_SESSION:
             return
         public_id = mark.decode("ascii", "replace")
-        if public_id == _NO_SESSION:
-            return
+        if self._news is not None and public_id not in self.sessions and public_id not in self._replays:
+            self._news.tell_replay(mark)
+        self._close_replayed(mark)
+
+    def _close_replayed(self, mark: bytes) -> None:
+        public_id = mark.decode("ascii", "replace")
         session = self.sessions.of_id(public_id)
         if session is not None:
             session.close(close_codes.CREDENTIAL, reasons.TICKET_REPLAYED.code)
@@ -336,8 +362,9 @@ class Guard:
         Revoke what all the given names match and what was issued until *issued_before* (Unix seconds, default now).
 
         Closes its live sockets with 3000 and refuses it from now on (401 ``session.revoked``). Returns how many sockets
-        of this process were closed. Raises RevocationSyntaxError where nobody is named, and StoreFull, once the sockets
-        are closed, where it cannot be remembered.
+        of this process were closed; other processes that share the store hear of it within ``limits.store_poll``.
+        Raises RevocationSyntaxError where nobody is named, and StoreError, once the sockets are closed, where it cannot
+        be remembered.
         """
         members = {"subject": subject, "issuer": issuer, "sid": sid, "credential_id": credential_id}
         return await self.revoke_members({**members, "issued_before": issued_before})
@@ -347,10 +374,19 @@ class Guard:
         revocation = Revocation.read(members, self.wall_clock())
         try:
             self.revocations.add(revocation)
+            if self._news is not None:
+                await self._news.tell_revocation(revocation)
         finally:
             closed = self._close_revoked(revocation)
             self.log.event("session.revoked", **dataclasses.asdict(revocation), closed=closed, peer_uid=peer_uid)
         return closed
+
+    def _revoked_elsewhere(self, revocation: Revocation) -> None:
+        """Heed what another process has revoked, or this one before a restart."""
+        self.revocations.add(revocation)
+        closed = self._close_revoked(revocation)
+        if closed:
+            self.log.event("session.revoked", **dataclasses.asdict(revocation), closed=closed, heard="store")
 
     def _close_revoked(self, revocation: Revocation) -> int:
         closed = 0
@@ -373,7 +409,8 @@ class Guard:
         try:
             self.start()
             async with asyncio.timeout(self.limits.decision):
-                response = await endpoint(desk, request)
+                unknown = await self.revocations_unknown()
+                response = await endpoint(desk, request) if unknown is None else refused(unknown)
         except TimeoutError:
             response = refused(Refusal(reasons.POLICY_SLOW))
         except Exception as error:  # noqa: BLE001 - fail closed: whatever an endpoint raises refuses
@@ -395,7 +432,8 @@ class Guard:
         """
         desk, page = self._opened_counter(), _judged_page(request)
         self.start()
-        response = await issue(desk, page, identity, path)
+        unknown = await self.revocations_unknown()
+        response = await issue(desk, page, identity, path) if unknown is None else refused(unknown)
         request_id = self.tell_answer(EndpointRequest(page.handshake, page.client, b""), response)
         return dataclasses.replace(response, fields=[*response.fields, (b"X-Request-Id", request_id.encode("ascii"))])
 
@@ -410,7 +448,9 @@ class Guard:
         """
         desk, page = self._opened_counter(), _judged_page(request)
         self.start()
-        found = await judge_presented(desk, page, cast("TicketAuthenticator", self._assembly.tickets))
+        found = await self.revocations_unknown() or await judge_presented(
+            desk, page, cast("TicketAuthenticator", self._assembly.tickets)
+        )
         if isinstance(found, Refusal):
             raise self._ticket_refused(page, found)
         identity, redemption = found
@@ -448,6 +488,22 @@ class Guard:
                 response.event, **{**response.values, "origin": place["origin"], "peer": str(request.client.peer)}
             )
         return self.request_id()
+
+    def _opened_store(self, store: Store | str) -> Store:
+        if isinstance(store, str):
+            return open_store(store, limits=self.limits, randomness=self.randomness, folder=Path.cwd())
+        return store
+
+    def _opened_news(self) -> SharedNews:
+        return SharedNews(
+            self.store,
+            limits=self.limits,
+            clock=self.clock,
+            wall_clock=self.wall_clock,
+            log=self.log,
+            on_revocation=self._revoked_elsewhere,
+            on_replay=self._close_replayed,
+        )
 
     def _opened_desk(self, ticket: Ticket | None, public_url: str | None) -> Desk:
         return Desk(
@@ -561,6 +617,8 @@ class Guard:
         """Begin what runs in the background, on the running loop. Cheap where it runs already."""
         if self.admin is not None:
             self.admin.start()
+        if self._news is not None:
+            self._news.start()
         for running in self._assembly.background:
             running.start()
 
@@ -568,6 +626,8 @@ class Guard:
         """End what runs in the background: polls of lists, timers, the admin socket. A decision starts them anew."""
         if self.admin is not None:
             self.admin.stop()
+        if self._news is not None:
+            self._news.stop()
         self.deadlines.stop()
         self.rechecks.stop()
         for running in self._assembly.background:

@@ -138,6 +138,27 @@ BOUNDS: tuple[Bound, ...] = (
         "memcached 64 MiB",
     ),
     Bound("store_value", "bytes", 16 * KIB, 256, MIB, "One value of the store.", "a token is 8 KiB; memcached 1 MiB"),
+    Bound("store_command", "seconds", 2, 0.05, 60, "The store's answer, waiting for a lock included.", "sqlite3 5 s"),
+    Bound("store_pending", "count", 10_000, 16, 1_000_000, "Commands that wait for the store.", "2 s of its work"),
+    Bound("store_poll", "seconds", 0.25, 0.02, 10, "Between two looks for what other processes have revoked.", "ours"),
+    Bound(
+        "store_patience",
+        "seconds",
+        10,
+        0.1,
+        300,
+        "How long identities count while nobody can say what was revoked.",
+        "one decision",
+    ),
+    Bound(
+        "revocation_age",
+        "seconds",
+        366 * 86400,
+        60,
+        3660 * 86400,
+        "How long a shared store keeps a revocation: at least the life of the longest credential.",
+        "a year's certificate",
+    ),
 )
 
 
@@ -200,6 +221,11 @@ class Limits:
     store_values: int = 100_000
     store_bytes: int = 64 * MIB
     store_value: int = 16 * KIB
+    store_command: float = 2
+    store_pending: int = 10_000
+    store_poll: float = 0.25
+    store_patience: float = 10
+    revocation_age: float = 366 * 86400
 
     def __post_init__(self) -> None:
         """Refuse a value outside its range. Raises ValueError that names key, value and range."""
