@@ -8,6 +8,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from wsguard.cli.check import check
 from wsguard.cli.demo import demo
 from wsguard.cli.dev_ca import dev_ca
 from wsguard.cli.gateway import gateway
@@ -28,6 +29,7 @@ Exit codes: 0 ended well, 1 a fault while running, 2 flags or configuration.""",
 )
 app.command(gateway)
 app.command(run)
+app.command(check)
 app.command(demo)
 app.command(dev_ca)
 app.command(keys)

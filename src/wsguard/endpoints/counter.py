@@ -6,6 +6,7 @@ Both are judged as the endpoint and the handshake are: Origin, Host, route, what
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from wsguard.endpoints.desk import Customer
@@ -52,9 +53,9 @@ async def issue(desk: Desk, page: JudgedPage, identity: Identity, path: str) -> 
     if isinstance(place, Refusal):
         return refused(place)
     if identity.expires_at is not None and identity.expires_at <= now:
-        return refused(challenged(Refusal(reasons.CREDENTIAL_EXPIRED)))
+        return refused(challenged(Refusal(reasons.CREDENTIAL_EXPIRED, identity=identity)))
     if desk.is_revoked(identity):
-        return refused(challenged(Refusal(reasons.SESSION_REVOKED)))
+        return refused(challenged(Refusal(reasons.SESSION_REVOKED, identity=identity)))
     customer = Customer(identity, place, _origin_of(handshake, place), None)
     return await sell(desk, customer, page.client, path)
 
@@ -75,12 +76,12 @@ async def judge_presented(
     if isinstance(identity, Refusal):
         return challenged(identity)
     if identity.expires_at is not None and identity.expires_at <= now:
-        return challenged(Refusal(reasons.CREDENTIAL_EXPIRED))
+        return challenged(Refusal(reasons.CREDENTIAL_EXPIRED, identity=identity))
     if desk.is_revoked(identity):
-        return challenged(Refusal(reasons.SESSION_REVOKED))
+        return challenged(Refusal(reasons.SESSION_REVOKED, identity=identity))
     lacking = lacks(place.policy, identity)
     if lacking is not None:
-        return lacking
+        return replace(lacking, identity=identity)
     if place.redemption is None:
         return Refusal(reasons.POLICY_BAD_VERDICT, "a ticket without a redemption")
     return identity, place.redemption

@@ -159,7 +159,7 @@ async def customer_of(
     if isinstance(found, Refusal):
         return found
     if desk.is_revoked(found):
-        return challenged(Refusal(reasons.SESSION_REVOKED))
+        return challenged(Refusal(reasons.SESSION_REVOKED, identity=found))
     return Customer(found, place, origin, sold_by)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from wsguard.vocabulary.decision import Refusal
 if TYPE_CHECKING:
     from wsguard.engine.forwarding import RawFields
     from wsguard.vocabulary.handshake import Client, Handshake
+    from wsguard.vocabulary.identity import Identity
 
 MAX_BODY = 8 * 1024
 PREFLIGHT_SECONDS = 600
@@ -63,8 +64,10 @@ def answered(members: dict[str, Any], *, event: str = "", values: dict[str, Any]
     return EndpointResponse(200, fields, msgspec.json.encode(members), event=event, values=values or {})
 
 
-def refused(refusal: Refusal) -> EndpointResponse:
-    """Return the refusal's status as JSON: never the reason."""
+def refused(refusal: Refusal, identity: Identity | None = None) -> EndpointResponse:
+    """Return the refusal's status as JSON: never the reason. *identity* is who was refused, for the log."""
+    if identity is not None:
+        refusal = replace(refusal, identity=identity)
     status = refusal.reason.status
     fields = [(b"Content-Type", b"application/json"), (b"Cache-Control", b"no-store")]
     fields += [(name.encode("ascii"), value.encode("ascii")) for name, value in refusal.headers]

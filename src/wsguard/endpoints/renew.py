@@ -48,15 +48,15 @@ async def answer_renew(desk: Desk, request: EndpointRequest) -> EndpointResponse
 def _renewed(desk: Desk, session: Session, customer: Customer) -> EndpointResponse:
     fresh, held = customer.identity, session.identity
     if held is None or (fresh.subject, fresh.issuer) != (held.subject, held.issuer):
-        return refused(Refusal(reasons.SESSION_IDENTITY))
+        return refused(Refusal(reasons.SESSION_IDENTITY), fresh)
     if customer.origin != session.origin or customer.sold_by != session.sold_by:
-        return refused(Refusal(reasons.SESSION_IDENTITY, "another origin or kind of credential"))
+        return refused(Refusal(reasons.SESSION_IDENTITY, "another origin or kind of credential"), fresh)
     route = customer.context.route
     lacking = None if route is None else route.policy.requirement.refusal(fresh)
     if lacking is not None:
         # The claims of today no longer open this route: the socket that yesterday's opened ends.
         session.close(close_codes.POLICY, close_codes.TEXTS[close_codes.POLICY], cause=lacking.reason.code)
-        return refused(lacking)
+        return refused(lacking, fresh)
     ends_later = held.expires_at is not None and (fresh.expires_at is None or fresh.expires_at > held.expires_at)
     if ends_later:
         session.renew(fresh)

@@ -31,7 +31,7 @@ async def answer_session(desk: Desk, request: EndpointRequest) -> EndpointRespon
             return refused(customer)
         lacking = customer.context.policy.requirement.refusal(customer.identity)
         if lacking is not None:
-            return refused(lacking)
+            return refused(lacking, customer.identity)
         expires_at = customer.identity.expires_at
         return answered({"expires_at": None if expires_at is None else int(expires_at)})
 

@@ -60,7 +60,7 @@ async def sell(desk: Desk, customer: Customer, client: Client, path: str) -> End
         return refused(Refusal(reasons.TICKET_ADDRESS, "not known", setting="trusted_proxies"))
     lacking = lacks(route.policy, identity) or _too_many(desk, options, identity, client)
     if lacking is not None:
-        return refused(lacking)
+        return refused(lacking, identity)
     now = desk.wall_clock()
     handle = new_secret(desk.randomness)
     ticket, key = new_ticket(desk.store.name, desk.randomness)

@@ -7,6 +7,7 @@ next kind. Where nobody finds one, there is none (401, RFC 6750 §3).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from wsguard.engine.carriage import in_header, may_decide
@@ -42,10 +43,11 @@ async def authenticate(
         if not isinstance(answer, Identity):
             return Refusal(reasons.POLICY_BAD_VERDICT, f"{authenticator.name} answered {type(answer).__name__}")
         if answer.expires_at is not None and answer.expires_at <= context.now:
-            return challenged(Refusal(reasons.CREDENTIAL_EXPIRED, authenticator.name))
+            return challenged(Refusal(reasons.CREDENTIAL_EXPIRED, authenticator.name, identity=answer))
         context.in_header = in_header(authenticator)
         context.field_name = getattr(authenticator, "field_name", None)
-        return may_decide(authenticator, handshake, context) or answer
+        refusal = may_decide(authenticator, handshake, context)
+        return answer if refusal is None else replace(refusal, identity=answer)
     if context.unless_explicit is not None:
         return context.unless_explicit
     return Refusal(reasons.CREDENTIAL_MISSING, headers=_CHALLENGE)
@@ -72,4 +74,4 @@ def challenged(refusal: Refusal) -> Refusal:
     """Return *refusal* with the field that a 401 carries (RFC 6750 §3.1), if it is one and has none."""
     if refusal.reason.status != 401 or refusal.headers:  # noqa: PLR2004 - Unauthorized
         return refusal
-    return Refusal(refusal.reason, refusal.detail, refusal.setting, _INVALID)
+    return Refusal(refusal.reason, refusal.detail, refusal.setting, _INVALID, refusal.identity)

@@ -306,7 +306,7 @@ async def _authenticated(handshake: Handshake, context: Context, route: Route) -
         return refused_by(policy, handshake, identity)
     lacking = lacks(policy, identity)
     if lacking is not None:
-        return refused_by(policy, handshake, lacking)
+        return refused_by(policy, handshake, lacking, identity)
     return _accept(context, route, identity)
 
 
@@ -322,14 +322,18 @@ def lacks(policy: Policy, identity: Identity) -> Refusal | None:
     return None
 
 
-def refused_by(policy: Policy, handshake: Handshake, refusal: Refusal) -> Refuse:
-    """Return the decision that *refusal* of a credential means: with a close code where *policy* tells a script why."""
+def refused_by(policy: Policy, handshake: Handshake, refusal: Refusal, identity: Identity | None = None) -> Refuse:
+    """
+    Return the decision that *refusal* of a credential means: with a close code where *policy* tells a script why.
+
+    *identity* is who was refused, where the refusal does not say so itself.
+    """
     headers = refusal.headers
     if refusal.reason.status == 401 and policy.authenticates and "basic" in (policy.auth or ()):  # noqa: PLR2004
         headers += _BASIC
     told = policy.refusal == "close" and handshake.is_handshake and refusal.reason.status in _CLOSE_CODES
     code = _CLOSE_CODES[refusal.reason.status] if told else None
-    return Refuse(refusal.reason, refusal.detail, refusal.setting, headers, code)
+    return Refuse(refusal.reason, refusal.detail, refusal.setting, headers, code, refusal.identity or identity)
 
 
 _BASIC = (("WWW-Authenticate", 'Basic realm="wsguard", charset="UTF-8"'),)

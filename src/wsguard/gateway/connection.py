@@ -167,7 +167,7 @@ class Connection:
             await self._refuse(handshake, Refuse(failure.reason, failure.detail))
         except CredentialWithdrawn:
             revoked = challenged(Refusal(reasons.SESSION_REVOKED))
-            await self._refuse(handshake, Refuse(revoked.reason, headers=revoked.headers))
+            await self._refuse(handshake, Refuse(revoked.reason, headers=revoked.headers, identity=decision.identity))
         except RequestBodyFailure as failure:
             await self._refuse(handshake, Refuse(failure.reason))
         except CutShort:

@@ -222,7 +222,7 @@ class Guard:
         if decision.identity is not None:
             refusal = await self._withdrawn_meanwhile(decision.identity)
             if refusal is not None:
-                return self._refused(handshake, refusal)
+                return self._refused(handshake, refusal, decision.identity)
         if retry_after is not None:
             return Refuse(reasons.LIMITS_ADDRESS, headers=(("Retry-After", str(retry_after)),))
         return decision
@@ -260,6 +260,7 @@ class Guard:
             peer=str(client.peer if client.peer.address is not None else handshake.peer),
             request_id=request_id,
             kind=handshake.kind,
+            **({} if refuse.identity is None else named(refuse.identity)),
         )
         return request_id
 
@@ -276,7 +277,7 @@ class Guard:
         if accept.redemption is not None:
             refusal = await self._redeem(accept.redemption, facts["public_id"].encode())
             if refusal is not None:
-                return self._refused(handshake, refusal)
+                return self._refused(handshake, refusal, accept.identity)
             facts["handle"] = accept.redemption.handle
             facts["sold_by"] = accept.redemption.sold_by
         elif accept.in_header and self._desk is not None:
@@ -284,9 +285,9 @@ class Guard:
             facts["handle"] = handle_digest(handle)
         return Admission(accept, facts, handle)
 
-    def _refused(self, handshake: Handshake, refusal: Refusal) -> Refuse:
+    def _refused(self, handshake: Handshake, refusal: Refusal, identity: Identity | None = None) -> Refuse:
         route = self.routes.find(handshake.raw_path) or self.routes.routes[0]
-        return refused_by(route.policy, handshake, challenged(refusal))
+        return refused_by(route.policy, handshake, challenged(refusal), identity)
 
     async def _redeem(self, redemption: Redemption, mark: bytes) -> Refusal | None:
         try:
@@ -480,7 +481,7 @@ class Guard:
         """Write the log line of what an endpoint answers; return its request id."""
         refusal = response.refusal
         if refusal is not None:
-            refuse = Refuse(refusal.reason, refusal.detail, refusal.setting)
+            refuse = Refuse(refusal.reason, refusal.detail, refusal.setting, identity=refusal.identity)
             return self.tell_refusal(request.handshake, request.client, refuse)
         if response.event:
             place = where(request.handshake)

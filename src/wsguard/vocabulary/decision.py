@@ -42,12 +42,17 @@ PASSED = Passed()
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A check refuses. *setting* names the setting that would allow it; it may quote what the peer sent."""
+    """
+    A check refuses. *setting* names the setting that would allow it; it may quote what the peer sent.
+
+    *identity* is who was refused, where a credential has said so: for the log.
+    """
 
     reason: Reason
     detail: str = ""
     setting: str = ""
     headers: tuple[tuple[str, str], ...] = ()
+    identity: Identity | None = None
 
 
 Verdict = Passed | Refusal
@@ -136,7 +141,7 @@ class Refuse:
     The request is refused with *reason*'s status. Only the status and a request id reach the client.
 
     *close_code* stands where the policy tells a browser's script why by a socket that is opened and closed at once
-    (``refusal = "close"``); None everywhere else.
+    (``refusal = "close"``); None everywhere else. *identity* is who was refused, where that is known.
     """
 
     reason: Reason
@@ -144,6 +149,7 @@ class Refuse:
     setting: str = ""
     headers: tuple[tuple[str, str], ...] = ()
     close_code: int | None = None
+    identity: Identity | None = None
 
     @property
     def status(self) -> int:

@@ -7,6 +7,7 @@ again: a ticket of the attacker's own, planted in the victim's page, would log t
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from wsguard.engine.authentication import same_login
@@ -73,7 +74,7 @@ class TicketAuthenticator:
         record = TicketRecord.decode(found.value)
         refusal = _misplaced(record, origin, context) or await self._not_theirs(record, handshake, context)
         if refusal is not None:
-            return refusal
+            return replace(refusal, identity=record.identity())
         context.redemption = Redemption(ticket.key, record.handle, record.sold_by)
         return record.identity()
 
