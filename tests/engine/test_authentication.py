@@ -156,6 +156,9 @@ def test_a_script_is_told_why_only_behind_the_origin_check() -> None:
     told = decide(handshake(), [Header({})], refusal="close")
     assert isinstance(told, Refuse)
     assert told.close_code == 3000
+    preset = decide(handshake(), [Header({})], refusal="close", close_codes="graphql-transport-ws")
+    assert isinstance(preset, Refuse)
+    assert preset.close_code == 4401
     forbidden = decide(
         handshake({"X-Cookie": "1", "Origin": None}),
         [Header({b"1": ALICE}, name="cookie", carriage="ambient")],
@@ -266,6 +269,7 @@ def test_what_cannot_work_is_told_all_at_once() -> None:
         ({"origins": ["https://app.test"], "auth": "key"}, "auth"),
         ({"origins": ["https://app.test"], "http": "closed"}, "http"),
         ({"origins": ["https://app.test"], "refusal": "redirect"}, "refusal"),
+        ({"origins": ["https://app.test"], "close_codes": "graphql-ws"}, "close_codes"),
         ({"origins": ["https://app.test"], "idle": 0}, "idle"),
         ({"origins": ["https://app.test"], "idle": "30s"}, "idle"),
         ({"origins": ["https://app.test"], "max_message": 1.5}, "max_message"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from wsguard.engine.sessions import Session, SessionRegistry
+from wsguard.vocabulary.close_codes import PRESETS
 
 
 def session(name: str) -> Session:
@@ -50,3 +51,14 @@ def test_a_code_that_may_not_be_sent_is_refused() -> None:
     for code in (0, 999, 1005, 1006, 1015, 2999, 5000):
         with pytest.raises(ValueError, match="close code"):
             session("a").close(code, "x")
+
+
+def test_a_route_may_have_codes_of_its_own() -> None:
+    """graphql-transport-ws knows 4401 and 4403; every other code is sent as it is."""
+    for code, sent in ((3000, 4401), (3003, 4403), (1001, 1001), (1011, 1011)):
+        closed: list[tuple[int, str]] = []
+        subject = session("a")
+        subject.close_codes = PRESETS["graphql-transport-ws"]
+        subject.bind(lambda code, reason, closed=closed: closed.append((code, reason)))
+        subject.close(code, "why")
+        assert closed == [(sent, "why")]

@@ -63,6 +63,11 @@ auth = ["bearer", "api_key"]
 forward_credential = true
 
 [[route]]
+path = "/graphql"
+auth = ["bearer"]
+close_codes = "graphql-transport-ws"
+
+[[route]]
 path = "/told/*"
 auth = ["ticket", "bearer", "bearer_subprotocol"]
 refusal = "close"
@@ -176,6 +181,15 @@ def test_the_page_from_purchase_to_expiry(start: Start) -> None:
     told = received.head.decode("latin-1") + json.dumps(mount.gateway.log)
     for secret in (sold["ticket"].rpartition(".")[2], sold["session"], first["Authorization"].split()[1]):
         assert secret not in told
+
+
+@pytest.mark.slow
+def test_a_graphql_client_is_told_in_its_own_codes(start: Start) -> None:
+    """Expiry is 4401 where the route says so; the log tells the same code."""
+    mount = start()
+    raw, _ = mount.page.open(None, bearer(1.5), path="/graphql")
+    assert closed(raw) == (4401, "credential expired")
+    assert mount.gateway.wait_for("session.closed")["code"] == 4401
 
 
 @pytest.mark.slow

@@ -148,7 +148,8 @@ class GuardedSocket:
         self._session.bind(self._close)
         self._start_timers()
         if not stands:
-            await self._close_at_once(close_codes.CREDENTIAL, reasons.SESSION_REVOKED, "revoked")
+            code = self._accept.close_codes.get(close_codes.CREDENTIAL, close_codes.CREDENTIAL)
+            await self._close_at_once(code, reasons.SESSION_REVOKED, "revoked")
         elif foreign:
             text = close_codes.TEXTS[close_codes.INTERNAL_ERROR]
             await self._close_at_once(close_codes.INTERNAL_ERROR, reasons.APP_SUBPROTOCOL, text)

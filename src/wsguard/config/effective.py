@@ -74,6 +74,7 @@ def _effective(route: Route) -> dict[str, Any]:
         "browsers": policy.browsers,
         "http": policy.page_rule,
         "refusal": policy.refusal,
+        "close_codes": policy.close_codes,
         "max_message": MAX_MESSAGE if policy.max_message is None else policy.max_message,
         "messages_per_second": None if limits is None else limits.messages_per_second,
         "idle": None if limits is None else limits.idle,

@@ -130,6 +130,13 @@ class PolicyKeys(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_
         Annotated[Literal["status", "close"], Meta(description="close tells a browser's script why, by 3000 or 3003.")]
         | None
     ) = None
+    close_codes: (
+        Annotated[
+            Literal["registered", "graphql-transport-ws"],
+            Meta(description="graphql-transport-ws sends 4401 and 4403 for 3000 and 3003."),
+        ]
+        | None
+    ) = None
     http: HTTPRule | None = None
     max_message: Size | None = None
     messages_per_second: Annotated[int, Meta(description="Messages of a client a second.", ge=1)] | None = None

@@ -178,6 +178,7 @@ def _policy(config: ServedConfig, route: PolicyKeys | None, names: Sequence[str]
         origin_required=value("origin_required", "always"),
         browsers=value("browsers", "allow"),
         refusal=value("refusal", "status"),
+        close_codes=value("close_codes", "registered"),
         http=value("http", None),
         max_message=_parsed("max_message", value("max_message", None), parse_size),
         messages_per_second=value("messages_per_second", None),

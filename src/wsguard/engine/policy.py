@@ -23,7 +23,7 @@ from wsguard.engine.ports import KeptList
 from wsguard.vocabulary import close_codes, reasons
 from wsguard.vocabulary.bounds import DEFAULTS, Limits, check_bound
 from wsguard.vocabulary.decision import PASSED, Accept, OriginProof, Passed, Refusal, Refuse, SocketLimits, Subprotocols
-from wsguard.vocabulary.errors import ConfigurationError
+from wsguard.vocabulary.errors import ConfigurationError, nearest_name
 from wsguard.vocabulary.handshake import Client
 from wsguard.vocabulary.host import Host, HostSyntaxError
 from wsguard.vocabulary.origin import Origin, OriginSyntaxError
@@ -43,6 +43,7 @@ PageRule = Literal["open", "same-policy", "plain"]
 OriginRequired = Literal["always", "unless-header-credential"]
 Browsers = Literal["allow", "refuse"]
 RefusalForm = Literal["status", "close"]
+CloseCodes = Literal["registered", "graphql-transport-ws"]
 _LOOPBACK_NAMES = ("localhost", "*.localhost", "127.0.0.1", "[::1]")
 
 
@@ -64,7 +65,8 @@ class Policy:
 
     *http*: what plain HTTP under the route is asked (``open``, ``same-policy``, ``plain``); by default ``same-policy``
     with authenticators, else ``open``. *refusal*: ``close`` tells a browser's script why its credential was refused, by
-    a socket that is opened and closed at once.
+    a socket that is opened and closed at once. *close_codes*: ``graphql-transport-ws`` sends 4401 and 4403, which that
+    protocol's clients know, in place of 3000 and 3003.
 
     *forward_credential* lets the upstream see the header credential that decided.
 
@@ -93,6 +95,7 @@ class Policy:
     browsers: Browsers = "allow"
     http: PageRule | None = None
     refusal: RefusalForm = "status"
+    close_codes: CloseCodes = "registered"
     forward_credential: bool = False
     compression: bool = False
     max_message: int | None = None
@@ -189,6 +192,10 @@ def _check_words(policy: Policy) -> None:
         raise ConfigurationError("require", repr(dict(policy.require)), "auth, which says who it is, beside it")
     if policy.refusal not in ("status", "close"):
         raise ConfigurationError("refusal", repr(policy.refusal), '"status" or "close"')
+    if policy.close_codes not in close_codes.PRESETS:
+        presets = " or ".join(f'"{name}"' for name in close_codes.PRESETS)
+        nearest = nearest_name(str(policy.close_codes), close_codes.PRESETS)
+        raise ConfigurationError("close_codes", repr(policy.close_codes), presets, nearest)
 
 
 @dataclass(slots=True)
@@ -333,6 +340,8 @@ def refused_by(policy: Policy, handshake: Handshake, refusal: Refusal, identity:
         headers += _BASIC
     told = policy.refusal == "close" and handshake.is_handshake and refusal.reason.status in _CLOSE_CODES
     code = _CLOSE_CODES[refusal.reason.status] if told else None
+    if code is not None:
+        code = close_codes.PRESETS[policy.close_codes].get(code, code)
     return Refuse(refusal.reason, refusal.detail, refusal.setting, headers, code, refusal.identity or identity)
 
 
@@ -439,6 +448,7 @@ def _accept(context: Context, route: Route, identity: Identity | None) -> Accept
         compression=policy.compression,
         upstream_host=policy.upstream_host,
         upstream_origin=policy.upstream_origin,
+        close_codes=close_codes.PRESETS[policy.close_codes],
         identity=identity,
         redemption=context.redemption,
         recheck=context.recheck,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from wsguard.vocabulary.close_codes import may_be_sent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from wsguard.vocabulary.decision import OriginProof, Recheck
     from wsguard.vocabulary.handshake import Client
@@ -28,7 +28,7 @@ class Session:
     One accepted, live connection. *public_id* may stand in a log; *opened_at* is in the clock's seconds.
 
     *handle* is the digest of its renewal handle, which is a secret (RULES §8); None where it has none. *recheck* is how
-    the cookie that opened it is judged again.
+    the cookie that opened it is judged again. *close_codes* are what its route sends in place of codes of ours.
     """
 
     public_id: str
@@ -45,6 +45,7 @@ class Session:
     handle: bytes | None = None
     sold_by: str | None = None
     recheck: Recheck | None = field(default=None, repr=False)
+    close_codes: Mapping[int, int] = field(default_factory=dict[int, int], repr=False)
     closing: tuple[int, str] | None = None
     cause: str = ""
     _closer: Closer | None = field(default=None, repr=False)
@@ -68,17 +69,18 @@ class Session:
         """
         End the connection with a close *code* (RFC 6455 §7.4) and *reason*; only the first call counts.
 
-        *cause* is the stable code that the log tells instead of the reason that the peer is told.
+        Where the route has a code of its own for *code*, that one is sent. *cause* is the stable code that the log
+        tells instead of the reason that the peer is told.
         Raises ValueError for a code that may not stand in a Close frame.
         """
         if not may_be_sent(code):
             raise ValueError(f"{code} is no close code that may be sent: 1000, 1001 … or 3000 to 4999")
         if self.closing is not None:
             return
-        self.closing = (code, reason)
+        self.closing = (self.close_codes.get(code, code), reason)
         self.cause = cause or reason
         if self._closer is not None:
-            self._closer(code, reason)
+            self._closer(*self.closing)
 
 
 class SessionRegistry:

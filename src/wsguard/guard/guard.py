@@ -582,6 +582,7 @@ class Guard:
             "source": accept.source,
             "identity": accept.identity,
             "recheck": accept.recheck,
+            "close_codes": accept.close_codes,
         }
 
     def tell_opened(self, session: Session) -> None:

@@ -25,7 +25,11 @@ Headers = Mapping[str, str] | Sequence[tuple[str, str]]
 
 _LINE_END = re.compile(r"[\r\n\0]")
 # What a refusal told by opening and closing (``refusal="close"``) would have been as a status (RULES §2).
-_STATUS_OF_CLOSE = {close_codes.CREDENTIAL: 401, close_codes.POLICY: 403}
+_STATUS_OF_CLOSE = {
+    preset.get(code, code): status
+    for preset in close_codes.PRESETS.values()
+    for code, status in ((close_codes.CREDENTIAL, 401), (close_codes.POLICY, 403))
+}
 
 
 @dataclass(frozen=True)

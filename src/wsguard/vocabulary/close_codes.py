@@ -39,6 +39,12 @@ TEXTS: dict[int, str] = {
     POLICY: "not allowed",
 }
 
+# What a route's `close_codes` makes of the two codes that are about who it is: some protocols have codes of their own.
+PRESETS: dict[str, dict[int, int]] = {
+    "registered": {},
+    "graphql-transport-ws": {CREDENTIAL: 4401, POLICY: 4403},
+}
+
 # Registered with IANA and allowed in a Close frame; 1004 to 1006 and 1015 are never sent (RFC 6455 §7.4.1).
 _REGISTERED = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014})
 _FIRST_FREE, _LAST_FREE = 3000, 4999

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from wsguard.vocabulary.handshake import Client
     from wsguard.vocabulary.identity import Identity
     from wsguard.vocabulary.reasons import Reason
@@ -114,7 +116,7 @@ class Accept:
     *in_header* tells that an explicit credential in a header field decided; *consumed* is that field, in lower case,
     which an upstream does not see. *drop_cookies* keeps the cookies of an
     unlisted origin's handshake from the app. *client* is whom the request comes from as judged, *source* the list that
-    allowed the origin, *limits* what a live socket is held to.
+    allowed the origin, *limits* what a live socket is held to. *close_codes* are what stands for codes of ours.
     """
 
     route: str
@@ -126,6 +128,7 @@ class Accept:
     compression: bool = False
     upstream_host: str = "preserve"
     upstream_origin: str = "preserve"
+    close_codes: Mapping[int, int] = field(default_factory=dict[int, int])
     identity: Identity | None = None
     redemption: Redemption | None = None
     recheck: Recheck | None = None
