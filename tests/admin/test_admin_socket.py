@@ -102,7 +102,7 @@ def test_a_revocation_closes_and_is_told(tmp_path: Path) -> None:
     async def scenario(world: World, ask: Any) -> None:
         await world.open([], {"X-Key": "alice"})
         await world.open([], {"X-Key": "bob"})
-        assert await ask("POST", "/revocations", {"subject": "alice"}) == {"closed": 1}
+        assert await ask("POST", "/revocations", {"subject": "alice"}) == {"closed": 1, "processes": 1}
         assert [(code, reason) for _, code, reason in world.closed] == [(3000, "revoked")]
         assert [one["subject"] for one in (await ask("GET", "/sessions"))["sessions"]] == ["bob"]
 

@@ -80,7 +80,7 @@ def test_sockets_are_listed_and_closed(mount: Mount) -> None:
     assert mount.sessions("close", found[0]["session"]) == "closed: 1\n"
     assert closed(first) == (3000, "closed")
     assert mount.gateway.wait_for("session.closed", session=found[0]["session"])["reason"] == "session.closed"
-    assert json.loads(mount.sessions("close", "--subject", "robot", "--json")) == {"closed": 1}
+    assert json.loads(mount.sessions("close", "--subject", "robot", "--json")) == {"closed": 1, "processes": 1}
     assert closed(second) == (3000, "revoked")
     assert mount.gateway.wait_for("session.revoked", subject="robot")["peer_uid"] is not None
     status, request_id = mount.program.refused(None, {"X-API-Key": mount.keys["robot"]})

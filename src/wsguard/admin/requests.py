@@ -1,8 +1,9 @@
 """
 What is done for a request on the admin socket.
 
-``POST /revocations``, ``POST /tickets``, ``GET /sessions``, ``POST /sessions/close``. Bodies and answers are JSON; a
-body with unknown, empty or wrong members does nothing (400).
+``POST /revocations``, ``POST /tickets``, ``GET /sessions``, ``POST /sessions/close``; and among the workers of one
+gateway ``POST /revocations/heard`` and ``POST /renewals``. Bodies and answers are JSON; a body with unknown, empty or
+wrong members does nothing (400).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import msgspec
 
@@ -73,19 +74,49 @@ class TicketOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         )
 
 
-class Administered(Protocol):
-    """What the admin socket commands: a guard."""
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """How many sockets were *closed*, in how many *processes* that answered."""
 
-    async def revoke_for(self, uid: int, members: dict[str, Any]) -> int:
-        """Revoke for user *uid* what *members* name; return how many sockets were closed."""
+    closed: int
+    processes: int
+
+
+class ForwardedRequest(msgspec.Struct, frozen=True):
+    """A request to an endpoint that came to a worker which does not hold the session: as it was received."""
+
+    method: str
+    target: bytes
+    fields: list[tuple[bytes, bytes]]
+    body: bytes
+    http_version: Literal["1.0", "1.1", "2"]
+    address: str | None
+    secure: bool | None
+    through_proxy: bool
+    server_name: str | None
+
+
+class Administered(Protocol):
+    """What the admin socket commands: a guard, or all guards of several workers."""
+
+    async def revoke_for(self, uid: int, members: dict[str, Any]) -> Revoked:
+        """Revoke for user *uid* what *members* name. Raises RevocationSyntaxError, StoreError."""
         ...
 
-    def session_list(self) -> list[dict[str, Any]]:
+    async def revoke_heard(self, members: dict[str, Any]) -> int:
+        """Heed what another worker has revoked; return how many sockets were closed here."""
+        ...
+
+    async def session_list(self) -> list[dict[str, Any]]:
         """Describe the live sessions; nothing of it is secret."""
         ...
 
-    def close_session(self, uid: int, public_id: str) -> bool:
+    async def close_session(self, uid: int, public_id: str) -> bool:
         """Close one live session; return whether there was one."""
+        ...
+
+    async def renew_here(self, digest: bytes, request: ForwardedRequest) -> EndpointResponse | None:
+        """Answer a renewal of the session whose handle has this *digest*; None where it does not live here."""
         ...
 
     async def sell_for_app(self, order: TicketOrder) -> EndpointResponse:
@@ -111,12 +142,31 @@ async def answer_admin(guard: Administered, request: AdminRequest) -> AdminAnswe
 
 async def _revoke(guard: Administered, request: AdminRequest) -> AdminAnswer:
     members = msgspec.json.decode(request.body, type=dict[str, Any])
-    return _json(200, {"closed": await guard.revoke_for(request.uid, members)})
+    revoked = await guard.revoke_for(request.uid, members)
+    return _json(200, {"closed": revoked.closed, "processes": revoked.processes})
+
+
+async def _hear(guard: Administered, request: AdminRequest) -> AdminAnswer:
+    members = msgspec.json.decode(request.body, type=dict[str, Any])
+    return _json(200, {"closed": await guard.revoke_heard(members)})
+
+
+class _Renewal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    digest: bytes
+    request: ForwardedRequest
+
+
+async def _renew(guard: Administered, request: AdminRequest) -> AdminAnswer:
+    wanted = msgspec.json.decode(request.body, type=_Renewal)
+    response = await guard.renew_here(wanted.digest, wanted.request)
+    if response is None:
+        return _error(404, "no session has this handle here")
+    return _json(200, {"status": response.status, "fields": response.fields, "body": response.body})
 
 
 async def _list(guard: Administered, request: AdminRequest) -> AdminAnswer:
     del request
-    return _json(200, {"sessions": guard.session_list()})
+    return _json(200, {"sessions": await guard.session_list()})
 
 
 class _Close(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -125,7 +175,7 @@ class _Close(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 async def _close(guard: Administered, request: AdminRequest) -> AdminAnswer:
     wanted = msgspec.json.decode(request.body, type=_Close)
-    if not guard.close_session(request.uid, wanted.session):
+    if not await guard.close_session(request.uid, wanted.session):
         return _error(404, "no live session has this id")
     return _json(200, {"closed": 1})
 
@@ -141,6 +191,8 @@ async def _sell(guard: Administered, request: AdminRequest) -> AdminAnswer:
 Command = Callable[[Administered, AdminRequest], Awaitable[AdminAnswer]]
 _COMMANDS: dict[str, tuple[str, Command]] = {
     "/revocations": ("POST", _revoke),
+    "/revocations/heard": ("POST", _hear),
+    "/renewals": ("POST", _renew),
     "/tickets": ("POST", _sell),
     "/sessions": ("GET", _list),
     "/sessions/close": ("POST", _close),

@@ -29,15 +29,18 @@ class AdminServer:
     Listens at *path* for *guard*.
 
     `bind` may be called before the loop runs, to learn at start that the path cannot be had; `start` binds where nobody
-    has, and then tells the log instead. A child that was forked off does not serve its parent's socket.
+    has, and then tells the log instead; *listener* is one that is bound already. A child that was forked off does not
+    serve its parent's socket.
     """
 
-    def __init__(self, path: Path, guard: Administered, log: DecisionLog) -> None:
+    def __init__(
+        self, path: Path, guard: Administered, log: DecisionLog, listener: socket.socket | None = None
+    ) -> None:
         self.path = path
         self._guard = guard
         self._log = log
-        self._listener: socket.socket | None = None
-        self._pid = 0
+        self._listener = listener
+        self._pid = 0 if listener is None else os.getpid()
         self._serving: asyncio.Task[None] | None = None
         self._connections: set[asyncio.Task[None]] = set()
 
@@ -46,6 +49,11 @@ class AdminServer:
         if self._listener is None:
             self._listener = bound_admin_socket(self.path)
             self._pid = os.getpid()
+
+    def released(self) -> socket.socket | None:
+        """Return the socket that `bind` has bound, for another server."""
+        listener, self._listener = self._listener, None
+        return listener
 
     def start(self) -> None:
         """Serve on the running loop, if it does not yet."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -30,6 +31,7 @@ def gateway(
     max_message: str | None = None,
     log_format: Literal["text", "json"] | None = None,
     tls_engine: Literal["aiofastnet", "stdlib"] | None = None,
+    workers: int | None = None,
     print_config: Annotated[bool, _SWITCH] = False,
 ) -> int:
     """
@@ -71,6 +73,8 @@ def gateway(
         text or json, on stdout.
     tls_engine
         aiofastnet (fast) or stdlib.
+    workers
+        How many processes serve the port; several need a store on disk, in --config.
     print_config
         Print the TOML file that equals these flags, and exit.
     """
@@ -89,11 +93,13 @@ def gateway(
         "max_message": max_message,
         "log_format": log_format,
         "tls_engine": tls_engine,
+        "workers": workers,
     }
     try:
+        from wsguard.cli.workers import join, own_place, run_workers, worker_flags
         from wsguard.config import load_gateway, read_config, render_toml
         from wsguard.dev_ca import DevelopmentAuthority
-        from wsguard.gateway.lifecycle import run_gateway
+        from wsguard.gateway.lifecycle import ListenAddress, bindable, run_gateway
     except ImportError as error:
         raise ConfigurationError(
             "wsguard gateway", f"{error.name} not installed", "pip install 'wsguard[gateway]'"
@@ -103,4 +109,12 @@ def gateway(
         read = read_config(config, written)
         print(render_toml(read, str(Path(__file__).parent.parent / "config" / "wsguard.schema.json")), end="")
         return 0
-    return run_gateway(load_gateway(config, written, DevelopmentAuthority.open))
+    place = own_place()
+    settings = load_gateway(config, written | worker_flags(place), DevelopmentAuthority.open)
+    if place is not None:
+        join(place, settings.guard)
+        addresses = tuple(ListenAddress(host, port) for host, port in place.listen)
+        return run_gateway(dataclasses.replace(settings, listen=addresses, shared_port=True))
+    if settings.workers > 1:
+        return run_workers(settings.guard, settings.workers, bindable(settings.listen))
+    return run_gateway(settings)

@@ -1,7 +1,8 @@
-"""``wsguard run``: a Python app behind the guard, TLS and deadlines, in one process under uvicorn."""
+"""``wsguard run``: a Python app behind the guard, TLS and deadlines, under uvicorn, in one process or several."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from wsguard.asgi.types import ASGIApp
     from wsguard.config.run import RunSettings
+    from wsguard.supervisor.place import WorkerPlace
 
 _SWITCH = Parameter(negative="")
 _LIST = Annotated[list[str] | None, Parameter(negative="")]
@@ -43,7 +45,7 @@ _INSTEAD = {
     "access_log": "the decision log: an access log holds the query string of every socket",
     "http": "the protocol that gives heads a deadline",
     "reload": "--reload of wsguard run, before the --",
-    "workers": "one process: no state is shared between several yet",
+    "workers": "--workers of wsguard run, before the --",
 }
 
 
@@ -62,6 +64,7 @@ def run(
     allow_missing_origin: Annotated[bool, _SWITCH] = False,
     log_format: Literal["text", "json"] | None = None,
     reload: Annotated[bool, _SWITCH] = False,
+    workers: int | None = None,
     print_config: Annotated[bool, _SWITCH] = False,
 ) -> int:
     """
@@ -101,6 +104,8 @@ def run(
         text or json, on stdout.
     reload
         Start anew when a source file changes (development).
+    workers
+        How many processes serve the port; several need a store on disk, in --config.
     print_config
         Print the TOML file that equals these flags, and exit.
     """
@@ -114,6 +119,7 @@ def run(
         "trust_any_proxy": trust_any_proxy or None,
         "allow_missing_origin": allow_missing_origin or None,
         "log_format": log_format,
+        "workers": workers,
     }
     written = {name: value for name, value in flags.items() if value is not None}
     try:
@@ -129,11 +135,21 @@ def run(
         schema = Path(__file__).parent.parent / "config" / "wsguard-run.schema.json"
         print(render_toml(read_config(config, written, RunConfig), str(schema)), end="")
         return 0
+    from wsguard.cli.workers import own_place, run_workers, worker_flags
+
+    place = own_place()
+    settings = _settings(config, written | worker_flags(place))
+    if settings.workers > 1 and reload:
+        raise ConfigurationError("--reload", f"and {settings.workers} workers", "one process while you develop")
+    if settings.workers > 1 and place is None:
+        _uvicorn_options(app, uvicorn_options)  # told here, once
+        return run_workers(settings.guard, settings.workers, [(settings.place.host, settings.place.port)])
     if reload:
         told = {"app": app, "config": None if config is None else str(config.absolute()), "flags": written}
         os.environ[_ENVIRONMENT] = json.dumps({**told, "options": uvicorn_options})
-        return _serve_reloading(_settings(config, written), _uvicorn_options(app, uvicorn_options))
-    return _serve(app, _settings(config, written), _uvicorn_options(app, uvicorn_options))
+        return _serve_reloading(settings, _uvicorn_options(app, uvicorn_options))
+    options = _uvicorn_options(app, uvicorn_options)
+    return _serve(app, settings, options) if place is None else _serve_as_worker(app, settings, options, place)
 
 
 def serve_again(sockets: list[socket] | None) -> None:
@@ -162,6 +178,16 @@ def _serve(app: str, settings: RunSettings, options: dict[str, Any], sockets: li
         options=options,
     )
     return serve(served, time.monotonic, sockets)
+
+
+def _serve_as_worker(app: str, settings: RunSettings, options: dict[str, Any], place: WorkerPlace) -> int:
+    from wsguard.cli.workers import join
+    from wsguard.supervisor.place import shared_socket
+
+    join(place, settings.guard)
+    ((host, port),) = place.listen
+    settings = dataclasses.replace(settings, place=dataclasses.replace(settings.place, host=host, port=port))
+    return _serve(app, settings, options, [shared_socket(host, port)])
 
 
 def _serve_reloading(settings: RunSettings, options: dict[str, Any]) -> int:

@@ -73,6 +73,7 @@ def assemble_gateway(config: GatewayConfig, development: Callable[[], Developmen
         engine=config.tls_engine or "aiofastnet",
         notices=tuple(unnamed_origins(config, certificate)),
         urls=_urls(config, listen, names),
+        workers=config.workers or 1,
     )
 
 

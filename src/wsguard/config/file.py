@@ -194,6 +194,9 @@ class ServedConfig(PolicyKeys, kw_only=True, forbid_unknown_fields=True, omit_de
     store: (
         Annotated[str, Meta(description='"memory", or "sqlite:FILE": over restarts, for several processes.')] | None
     ) = None
+    workers: (
+        Annotated[int, Meta(description="Processes on one port; several need a store on disk.", ge=1, le=256)] | None
+    ) = None
     admin: Annotated[str, Meta(description="unix:PATH, a socket for this user's commands.")] | None = None
     outbound: Annotated[list[str], Meta(description="Private networks that outgoing calls may reach.")] | None = None
     outbound_ca: Annotated[str, Meta(description="PEM file: CAs that outgoing calls also trust.")] | None = None

@@ -40,6 +40,7 @@ def guard_of(
     credentials = _credentials(config, errors)
     bearer = errors.attempt(lambda: None if config.bearer is None else Bearer(**_given(config.bearer)))
     ticket = errors.attempt(lambda: _ticket(config.ticket, sold_by_app=config.admin is not None))
+    errors.attempt(lambda: _check_workers(config))
     if errors.all or not routes:
         return None
     log = DecisionLog(decision_logger(config.log_format or "text"), time.monotonic, limits.hints)
@@ -64,6 +65,12 @@ def guard_of(
             raise ConfigurationError("store", f"{config.store} ({error})", "a store that can be had at start") from None
 
     return errors.attempt(made)
+
+
+def _check_workers(config: ServedConfig) -> None:
+    if (config.workers or 1) > 1 and (config.store or "memory") == "memory":
+        found = f"{config.workers} and a store in the memory of each"
+        raise ConfigurationError("workers", found, 'store = "sqlite:wsguard.db", which they share')
 
 
 def _credentials(config: ServedConfig, errors: CollectedErrors) -> list[JWT | APIKeys | Ask]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from wsguard.guard import Guard
 
 DEFAULT_LISTEN = "127.0.0.1:8443"
-_NO_POLICY = frozenset({"listen", "cert", "key", "log_format", "limits"})
+_NO_POLICY = frozenset({"listen", "cert", "key", "log_format", "limits", "workers", "store", "admin"})
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class RunSettings:
     asked_for: bool
     certificate: Certificate | None
     notices: tuple[str, ...]
+    workers: int = 1
 
 
 def load_run(
@@ -68,6 +69,10 @@ def load_run(
         "trusted_proxies": config.trusted_proxies or (),
         "trust_any_proxy": bool(config.trust_any_proxy),
     }
+    if (config.workers or 1) > 1 and place.path is not None:
+        errors.all.append(
+            ConfigurationError("workers", f"{config.workers}, and a Unix socket", "a port, or one process")
+        )
     guard = guard_of(config, policies, limits, errors, **proxies)
     told = {error.key.removeprefix("--") for error in read_errors}
     found = [*read_errors, *(error for error in errors.all if error.key not in told)]
@@ -79,6 +84,7 @@ def load_run(
         asked_for=_asks_for_a_policy(config),
         certificate=certificate,
         notices=() if certificate is None else tuple(unnamed_origins(config, certificate)),
+        workers=config.workers or 1,
     )
 
 

@@ -38,7 +38,11 @@ class ListenAddress:
 
 @dataclass(frozen=True)
 class GatewaySettings:
-    """Everything a gateway needs, read and checked. The log tells *notices* at start, and *urls* in its start line."""
+    """
+    Everything a gateway needs, read and checked. The log tells *notices* at start, and *urls* in its start line.
+
+    *workers* is how many processes there shall be; in each of them *shared_port* lets it listen where the others do.
+    """
 
     listen: tuple[ListenAddress, ...]
     context: ssl.SSLContext
@@ -48,6 +52,8 @@ class GatewaySettings:
     engine: EngineName = "aiofastnet"
     notices: tuple[str, ...] = ()
     urls: tuple[str, ...] = field(default=())
+    workers: int = 1
+    shared_port: bool = False
 
 
 class Gateway:
@@ -131,21 +137,26 @@ class Gateway:
         self._tell_later()
 
 
-def bound_sockets(addresses: tuple[ListenAddress, ...]) -> list[socket.socket]:
-    """Bind every address; one that is optional and cannot be is left out. Raises ConfigurationError."""
+def bound_sockets(addresses: tuple[ListenAddress, ...], *, share: bool = False) -> list[socket.socket]:
+    """Bind every address, with other workers if *share*; leave out an optional one that cannot be bound."""
     sockets: list[socket.socket] = []
     for address in addresses:
         if address.optional and not _has_address(address.host):
             continue
         port = sockets[0].getsockname()[1] if address.port == 0 and sockets else address.port
-        sockets.append(listening_socket(address.host, port))
+        sockets.append(listening_socket(address.host, port, share=share))
     return sockets
+
+
+def bindable(addresses: tuple[ListenAddress, ...]) -> list[tuple[str, int]]:
+    """Return host and port of each address, without the optional ones that this machine does not have."""
+    return [(one.host, one.port) for one in addresses if not one.optional or _has_address(one.host)]
 
 
 def run_gateway(settings: GatewaySettings) -> int:
     """Run until SIGTERM or SIGINT; return the exit code. Raises ConfigurationError before anything is served."""
     engine = transport_engine(settings.engine, settings.guard.limits.close_handshake)
-    sockets = bound_sockets(settings.listen)
+    sockets = bound_sockets(settings.listen, share=settings.shared_port)
     if settings.guard.admin is not None:
         settings.guard.admin.bind()
     with asyncio.Runner(loop_factory=engine.new_event_loop) as runner:

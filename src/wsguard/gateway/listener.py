@@ -35,12 +35,12 @@ _SPEAK_TLS = (
 )
 
 
-def listening_socket(host: str, port: int) -> socket.socket:
-    """Bind and listen. Raises ConfigurationError that says what is in the way."""
+def listening_socket(host: str, port: int, *, share: bool = False) -> socket.socket:
+    """Bind and listen, beside other workers if *share*. Raises ConfigurationError that says what is in the way."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT if share else socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind((host, port))

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from wsguard.endpoints.counter import issue
 from wsguard.endpoints.messages import EndpointRequest, refused
 from wsguard.endpoints.ticket import named
+from wsguard.engine.revocations import Revocation
 from wsguard.vocabulary import close_codes, reasons
 from wsguard.vocabulary.decision import Refusal
 from wsguard.vocabulary.fields import Fields
-from wsguard.vocabulary.handshake import Client, Handshake, Peer
+from wsguard.vocabulary.handshake import Client, Handshake, Peer, TLSFacts
 
 if TYPE_CHECKING:
-    from wsguard.admin.requests import TicketOrder
+    from wsguard.admin.requests import ForwardedRequest, Revoked, TicketOrder
     from wsguard.endpoints.messages import EndpointResponse
     from wsguard.guard.guard import Guard
 
@@ -31,17 +33,42 @@ class Administration:
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
 
-    async def revoke_for(self, uid: int, members: dict[str, Any]) -> int:
+    async def revoke_for(self, uid: int, members: dict[str, Any]) -> Revoked:
         """Revoke what *members* name, for the user *uid*. Raises RevocationSyntaxError, StoreError."""
         return await self._guard.revoke_members(members, peer_uid=uid)
 
-    def session_list(self) -> list[dict[str, Any]]:
+    async def revoke_heard(self, members: dict[str, Any]) -> int:
+        """Heed what another worker has revoked, and kept in the store."""
+        return self._guard.hear_revocation(Revocation.read(members, self._guard.wall_clock()))
+
+    async def renew_here(self, digest: bytes, request: ForwardedRequest) -> EndpointResponse | None:
+        """Answer a renewal that came to another worker, as if it had come here."""
+        guard = self._guard
+        if guard.sessions.of_handle(digest) is None:
+            return None
+        peer = Peer(request.address)
+        tls = None if request.server_name is None else TLSFacts(request.server_name)
+        handshake = Handshake(
+            "page",
+            request.method,
+            request.target,
+            Fields(request.fields),
+            request.http_version,
+            peer,
+            request.secure,
+            tls=tls,
+        )
+        client = Client(peer, request.secure, request.through_proxy)
+        return await guard.answer_renewal(EndpointRequest(handshake, client, request.body))
+
+    async def session_list(self) -> list[dict[str, Any]]:
         """Describe the live sessions, the oldest first."""
         guard = self._guard
         now = guard.clock()
         return [
             {
                 "session": session.public_id,
+                "pid": os.getpid(),
                 "seconds": round(now - session.opened_at, 1),
                 "origin": session.origin,
                 "host": session.host,
@@ -55,7 +82,7 @@ class Administration:
             if session.closing is None
         ]
 
-    def close_session(self, uid: int, public_id: str) -> bool:
+    async def close_session(self, uid: int, public_id: str) -> bool:
         """Close one live session with 3000; what opened it may open another."""
         session = self._guard.sessions.of_id(public_id)
         if session is None or session.closing is not None:

@@ -17,11 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import msgspec
+
+from wsguard.admin.requests import ForwardedRequest, Revoked
 from wsguard.admin.server import AdminServer
 from wsguard.admin.socket import read_admin_path
 from wsguard.endpoints.counter import issue, judge_presented
 from wsguard.endpoints.desk import Desk
-from wsguard.endpoints.messages import EndpointRequest, EndpointResponse, refused
+from wsguard.endpoints.messages import EndpointRequest, EndpointResponse, json_members, refused
 from wsguard.endpoints.public_url import read_public_url
 from wsguard.endpoints.renew import answer_renew
 from wsguard.endpoints.session import answer_session
@@ -48,6 +51,7 @@ from wsguard.vocabulary.errors import ConfigurationError, TicketRefused, Unguard
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from wsguard.admin.neighbours import Neighbours
     from wsguard.endpoints.counter import JudgedPage
     from wsguard.engine.authenticators.bearer import Bearer
     from wsguard.engine.authenticators.ticket import TicketAuthenticator
@@ -66,6 +70,8 @@ _REPLAYS = 4096
 # The mark of a ticket that a page has redeemed: there is no socket to close.
 _NO_SESSION = b"page"
 _ENDED = "session ended"
+_HEARD = "/revocations/heard"
+_ELSEWHERE_A_MINUTE = 120
 # How many intervals a live socket outlives the last yes about its cookie while the app cannot be asked.
 _BORNE = 3
 
@@ -146,6 +152,7 @@ class Guard:
         self.deadlines = Deadlines(self.sessions, wall_clock, self._expired)
         self.rechecks = Rechecks(self.sessions, clock, self._judge_again, limits.rechecks)
         self._ticket = ticket
+        self._neighbours: Neighbours | None = None
         self._replays: OrderedDict[str, None] = OrderedDict()
         world = World(
             limits,
@@ -368,9 +375,9 @@ class Guard:
         be remembered.
         """
         members = {"subject": subject, "issuer": issuer, "sid": sid, "credential_id": credential_id}
-        return await self.revoke_members({**members, "issued_before": issued_before})
+        return (await self.revoke_members({**members, "issued_before": issued_before})).closed
 
-    async def revoke_members(self, members: Mapping[str, Any], *, peer_uid: int | None = None) -> int:
+    async def revoke_members(self, members: Mapping[str, Any], *, peer_uid: int | None = None) -> Revoked:
         """Revoke as `revoke` does what *members* name, for the user *peer_uid* of the admin socket."""
         revocation = Revocation.read(members, self.wall_clock())
         try:
@@ -379,15 +386,22 @@ class Guard:
                 await self._news.tell_revocation(revocation)
         finally:
             closed = self._close_revoked(revocation)
-            self.log.event("session.revoked", **dataclasses.asdict(revocation), closed=closed, peer_uid=peer_uid)
-        return closed
+            told = dataclasses.asdict(revocation)
+            answers = [] if self._neighbours is None else await self._neighbours.ask_all("POST", _HEARD, told)
+            closed += sum(int(answer.members.get("closed", 0)) for answer in answers)
+            self.log.event("session.revoked", **told, closed=closed, peer_uid=peer_uid)
+        return Revoked(closed, 1 + len(answers))
 
     def _revoked_elsewhere(self, revocation: Revocation) -> None:
         """Heed what another process has revoked, or this one before a restart."""
-        self.revocations.add(revocation)
-        closed = self._close_revoked(revocation)
+        closed = self.hear_revocation(revocation)
         if closed:
             self.log.event("session.revoked", **dataclasses.asdict(revocation), closed=closed, heard="store")
+
+    def hear_revocation(self, revocation: Revocation) -> int:
+        """Heed what somebody else has revoked; return how many sockets were closed here."""
+        self.revocations.add(revocation)
+        return self._close_revoked(revocation)
 
     def _close_revoked(self, revocation: Revocation) -> int:
         closed = 0
@@ -404,8 +418,44 @@ class Guard:
         endpoint = _ENDPOINTS.get(handshake.raw_path)
         return None if endpoint is answer_ticket and self._ticket is None else endpoint
 
+    def join(self, neighbours: Neighbours) -> None:
+        """Be one of several workers: what concerns a session of another is asked of the *neighbours*."""
+        self._neighbours = neighbours
+
+    async def answer_renewal(self, request: EndpointRequest) -> EndpointResponse:
+        """Answer a renewal of a session that lives here, though it came to another worker."""
+        return await self._answer_here(answer_renew, request)
+
     async def answer(self, endpoint: Endpoint, request: EndpointRequest) -> EndpointResponse:
         """Answer *request* to *endpoint*, and write its log line; raises nothing."""
+        if endpoint is answer_renew and self._neighbours is not None:
+            answered = await self._renewed_elsewhere(self._neighbours, request)
+            if answered is not None:
+                return answered
+        return await self._answer_here(endpoint, request)
+
+    async def _renewed_elsewhere(self, neighbours: Neighbours, request: EndpointRequest) -> EndpointResponse | None:
+        """Let the worker that holds the session answer; None where none does, or it lives here."""
+        members = json_members(request)
+        handle = None if isinstance(members, Refusal) else members.get("session")
+        address = request.client.peer.address
+        if not isinstance(handle, str) or self.sessions.of_handle(handle_digest(handle)) is not None:
+            return None
+        # Whoever guesses handles asks all workers each time: bounded before anybody is asked.
+        if address is not None and not self._may_ask_others(address):
+            return None
+        wanted = {"digest": handle_digest(handle), "request": _forwarded(request)}
+        for answer in await neighbours.ask_all("POST", "/renewals", msgspec.to_builtins(wanted)):
+            if answer.status == 200:  # noqa: PLR2004 - OK
+                response = msgspec.convert(answer.members, _Renewed)
+                return EndpointResponse(response.status, response.fields, response.body)
+        return None
+
+    def _may_ask_others(self, address: str) -> bool:
+        desk = cast("Desk", self._desk)
+        return desk.rates.take(("elsewhere", address_key(address)), _ELSEWHERE_A_MINUTE, self.clock()) is None
+
+    async def _answer_here(self, endpoint: Endpoint, request: EndpointRequest) -> EndpointResponse:
         desk = cast("Desk", self._desk)
         try:
             self.start()
@@ -639,6 +689,29 @@ class Guard:
         """End all that `stop` ends, and close the connections of outgoing calls on the running loop."""
         self.stop()
         await self._assembly.aclose()
+
+
+class _Renewed(msgspec.Struct, frozen=True):
+    """What another worker has answered to a renewal."""
+
+    status: int
+    fields: list[tuple[bytes, bytes]]
+    body: bytes
+
+
+def _forwarded(request: EndpointRequest) -> ForwardedRequest:
+    handshake, client = request.handshake, request.client
+    return ForwardedRequest(
+        method=handshake.method or "POST",
+        target=handshake.target,
+        fields=list(handshake.fields.raw),
+        body=request.body,
+        http_version=handshake.http_version,
+        address=client.peer.address,
+        secure=client.secure,
+        through_proxy=client.through_proxy,
+        server_name=None if handshake.tls is None else handshake.tls.server_name,
+    )
 
 
 def _judged_page(request: Any) -> JudgedPage:

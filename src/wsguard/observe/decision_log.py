@@ -50,7 +50,11 @@ class Line:
 
 
 class DecisionLog:
-    """Writes events with fixed names. *clock* gives seconds that only grow, *hints* bounds the remembered hints."""
+    """
+    Writes events with fixed names. *clock* gives seconds that only grow, *hints* bounds the remembered hints.
+
+    `always` stands in every line: the process, where there are several.
+    """
 
     def __init__(self, logger: logging.Logger, clock: Callable[[], float], hints: int) -> None:
         self._logger = logger
@@ -58,6 +62,7 @@ class DecisionLog:
         self._hints: OrderedDict[str, float] = OrderedDict()
         self._hints_bound = hints
         self._unfinished = 0
+        self.always: dict[str, Value] = {}
 
     def event(self, name: str, **values: Value) -> None:
         """Write one line: the event's *name* and its *values*."""
@@ -69,6 +74,8 @@ class DecisionLog:
         self._write(logging.WARNING, "handshake.refused", {**values, "hint": self._hint(setting)})
 
     def _write(self, level: int, name: str, values: Mapping[str, Value]) -> None:
+        if self.always:
+            values = {**values, **self.always}
         line = Line(
             name,
             {
