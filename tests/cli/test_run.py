@@ -198,6 +198,34 @@ def test_no_query_string_reaches_the_log(start: Start) -> None:
 
 
 @pytest.mark.slow
+def test_two_workers_serve_one_port(start: Start) -> None:
+    """Both answer, both judge; the end of the parent is a good end of both."""
+    more = ["--workers", "2", "--store", "sqlite:wsguard.db", "--origin", "https://app.test"]
+    run = start("plain_app:app", *more, wait=False)
+    begun = run.wait_for("Application startup complete")
+    run.wait_for("Application startup complete", after=run.output().index(begun) + len(begun))
+    deadline = time.monotonic() + DEADLINE
+    pids: set[int] = set()
+    while len(pids) < 2 and time.monotonic() < deadline:
+        answer = run.ask("GET / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n")
+        assert status(answer) == 200
+        for line in run.output().splitlines():
+            if "worker.started" in line:
+                pids.add(json.loads(line)["pid"])
+        assert status(run.handshake(origin="https://evil.test")) == 403
+    refused = [json.loads(line)["pid"] for line in run.output().splitlines() if "handshake.refused" in line]
+    while set(refused) != pids and time.monotonic() < deadline:
+        run.handshake(origin="https://evil.test")
+        refused = [json.loads(line)["pid"] for line in run.output().splitlines() if "handshake.refused" in line]
+    print(f"refused by {sorted(set(refused))}")
+    assert len(pids) == 2
+    assert set(refused) == pids
+    assert status(run.handshake(origin="https://app.test")) == 101
+    assert run.stop() == 0
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+@pytest.mark.slow
 def test_slow_connections_end(start: Start, tmp_path: Path) -> None:
     """uvicorn has no deadline for a head: a slow one, and a slow TLS handshake, cost a bounded time."""
     config = tmp_path / "wsguard.toml"
@@ -280,7 +308,10 @@ def test_reload_starts_anew_with_the_guard(start: Start, tmp_path: Path) -> None
         (["plain_app:app", "--origin", "http://app.test"], "origins"),
         (["plain_app:app", "--", "--proxy-headers"], "--trusted-proxy"),
         (["plain_app:app", "--", "--host", "0.0.0.0"], "--listen"),
-        (["plain_app:app", "--", "--workers", "2"], "one process"),
+        (["plain_app:app", "--", "--workers", "2"], "--workers of wsguard run"),
+        (["plain_app:app", "--workers", "2"], 'store = "sqlite:wsguard.db"'),
+        (["plain_app:app", "--workers", "2", "--store", "sqlite:w.db", "--reload"], "one process while you develop"),
+        (["plain_app:app", "--workers", "2", "--store", "sqlit:w.db"], "sqlite:w.db"),
         (["plain_app:app", "--", "--no-such-option"], "uvicorn"),
     ],
 )

@@ -32,6 +32,8 @@ def gateway(
     log_format: Literal["text", "json"] | None = None,
     tls_engine: Literal["aiofastnet", "stdlib"] | None = None,
     workers: int | None = None,
+    store: str | None = None,
+    admin: str | None = None,
     print_config: Annotated[bool, _SWITCH] = False,
 ) -> int:
     """
@@ -74,7 +76,11 @@ def gateway(
     tls_engine
         aiofastnet (fast) or stdlib.
     workers
-        How many processes serve the port; several need a store on disk, in --config.
+        How many processes serve the port; several need a --store on disk.
+    store
+        Where tickets and revocations are kept: memory, or sqlite:FILE over restarts and for several workers.
+    admin
+        unix:PATH, a socket for this user's commands (wsguard sessions).
     print_config
         Print the TOML file that equals these flags, and exit.
     """
@@ -94,6 +100,8 @@ def gateway(
         "log_format": log_format,
         "tls_engine": tls_engine,
         "workers": workers,
+        "store": store,
+        "admin": admin,
     }
     try:
         from wsguard.cli.workers import join, own_place, run_workers, worker_flags

@@ -65,6 +65,8 @@ def run(
     log_format: Literal["text", "json"] | None = None,
     reload: Annotated[bool, _SWITCH] = False,
     workers: int | None = None,
+    store: str | None = None,
+    admin: str | None = None,
     print_config: Annotated[bool, _SWITCH] = False,
 ) -> int:
     """
@@ -105,7 +107,11 @@ def run(
     reload
         Start anew when a source file changes (development).
     workers
-        How many processes serve the port; several need a store on disk, in --config.
+        How many processes serve the port; several need a --store on disk.
+    store
+        Where tickets and revocations are kept: memory, or sqlite:FILE over restarts and for several workers.
+    admin
+        unix:PATH, a socket for this user's commands (wsguard sessions).
     print_config
         Print the TOML file that equals these flags, and exit.
     """
@@ -120,6 +126,8 @@ def run(
         "allow_missing_origin": allow_missing_origin or None,
         "log_format": log_format,
         "workers": workers,
+        "store": store,
+        "admin": admin,
     }
     written = {name: value for name, value in flags.items() if value is not None}
     try:
