@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from wsguard.engine.authenticators.api_key import APIKeys
     from wsguard.engine.authenticators.ask import Ask
     from wsguard.engine.authenticators.bearer import Bearer
+    from wsguard.engine.authenticators.client_certificate import ClientCertificate
     from wsguard.engine.authenticators.session_lookup import SessionLookup
     from wsguard.engine.policy import Context, Policy
     from wsguard.engine.ports import Authenticator
@@ -28,6 +29,7 @@ __all__ = [
     "Ask",
     "Authenticator",
     "Bearer",
+    "ClientCertificate",
     "ConfigurationError",
     "Context",
     "FileList",
@@ -50,6 +52,7 @@ _HOMES = {
     "Ask": "wsguard.engine.authenticators.ask",
     "SessionLookup": "wsguard.engine.authenticators.session_lookup",
     "Bearer": "wsguard.engine.authenticators.bearer",
+    "ClientCertificate": "wsguard.engine.authenticators.client_certificate",
     "JWT": "wsguard.engine.tokens.jwt",
     "Ticket": "wsguard.engine.tickets",
     "Authenticator": "wsguard.engine.ports",

@@ -16,13 +16,14 @@ from wsguard.asgi.answer import answer_endpoint, page_answer, refuse_page, refus
 from wsguard.asgi.handshake import handshake_from
 from wsguard.asgi.socket import GuardedSocket
 from wsguard.endpoints.messages import EndpointRequest
+from wsguard.engine.authenticators.client_certificate import ClientCertificateAuthenticator
 from wsguard.engine.forwarding import app_fields
 from wsguard.engine.sessions import Session
 from wsguard.guard import Admission, Guard
 from wsguard.vocabulary import reasons
 from wsguard.vocabulary.bounds import DEFAULTS, Limits
 from wsguard.vocabulary.decision import Refuse
-from wsguard.vocabulary.errors import ConfigurationError, UnguardedScopeError
+from wsguard.vocabulary.errors import ConfigurationError, ConfigurationErrors, UnguardedScopeError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
@@ -71,7 +72,7 @@ class WebSocketGuard:
 
     Give a *guard*, or what makes one: a *policy* for everything or *routes*, and the other arguments of
     `wsguard.Guard`. ``app.add_middleware(WebSocketGuard, policy=…)`` does it in Starlette and FastAPI.
-    Raises ConfigurationErrors as `Guard` does.
+    Raises ConfigurationErrors as `Guard` does, and for a route that names ``client_certificate``.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class WebSocketGuard:
             raise ConfigurationError(
                 "WebSocketGuard", "a guard and arguments of one", "guard=Guard(…), with all of them"
             )
+        _refuse_client_certificates(guard)
         # Frameworks type their scopes each in their own way: outside any will do, inside they are ASGI's.
         self.app: ASGIApp = app
         self.guard = guard
@@ -208,6 +210,21 @@ class WebSocketGuard:
         if isinstance(outer, ASGISession | GuardedPage) and outer.client is not None:
             return handshake, outer.client  # a guard before this one has judged it, and set the forwarded fields
         return handshake, self.guard.client_of(handshake)
+
+
+def _refuse_client_certificates(guard: Guard) -> None:
+    errors = [
+        ConfigurationError(
+            f"routes {route.path}: auth",
+            repr(one.name),
+            "another authenticator: no ASGI server passes client certificates to the app; `wsguard gateway` takes them",
+        )
+        for route in guard.routes.routes
+        for one in route.authenticators
+        if isinstance(one, ClientCertificateAuthenticator)
+    ]
+    if errors:
+        raise ConfigurationErrors(errors)
 
 
 def session(scope: Any) -> ASGISession:

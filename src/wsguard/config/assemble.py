@@ -9,9 +9,10 @@ from wsguard.config.certificates import DEVELOPMENT_NAMES, certificate_of, unnam
 from wsguard.config.collected import CollectedErrors
 from wsguard.config.file import GatewayConfig, flag_of, read_with_errors, written_entries
 from wsguard.config.listeners import read_tls_address
-from wsguard.config.policies import guard_of, limits_of, policies_of
+from wsguard.config.policies import client_certificate_of, guard_of, limits_of, policies_of
 from wsguard.gateway.lifecycle import GatewaySettings, ListenAddress
 from wsguard.gateway.upstream import UpstreamAddress
+from wsguard.tls.client_authority import read_client_authority
 from wsguard.tls.contexts import client_context, server_context
 from wsguard.vocabulary.bounds import Limits
 from wsguard.vocabulary.errors import ConfigurationError, ConfigurationErrors
@@ -58,10 +59,12 @@ def assemble_gateway(config: GatewayConfig, development: Callable[[], Developmen
     # Without a certificate, which is told, the names that it would hold must not be missed as well.
     names = DEVELOPMENT_NAMES if certificate is None else certificate.names
     routes = policies_of(config, names, errors)
-    guard = guard_of(config, routes, limits, errors)
+    clients = errors.attempt(lambda: client_certificate_of(config.client_certificate))
+    authority = None if clients is None else errors.attempt(lambda: read_client_authority(clients))
+    guard = guard_of(config, routes, limits, errors, clients=clients)
     context = None
     if certificate is not None:
-        context = errors.attempt(lambda: server_context(certificate.certificate, certificate.key))
+        context = errors.attempt(lambda: server_context(certificate.certificate, certificate.key, authority))
     if errors.all or context is None or upstream is None or certificate is None or guard is None:
         raise ConfigurationErrors(errors.all)
     return GatewaySettings(

@@ -99,6 +99,23 @@ class AskKeys(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_def
     recheck: Duration | None = None
 
 
+class ClientCertificateKeys(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """``[client_certificate]``: whose client certificates count, and which name in one."""
+
+    ca: Annotated[str, Meta(description="PEM file: the CAs whose client certificates count, and no others.")] | None = (
+        None
+    )
+    crl: Annotated[str, Meta(description="PEM file: what those CAs have revoked.")] | None = None
+    subject: (
+        Annotated[
+            Literal["dns", "email", "uri"],
+            Meta(description="Which subjectAltName is the subject; there must be exactly one."),
+        ]
+        | None
+    ) = None
+    issuer: Annotated[str, Meta(description="The issuer of the identity.")] | None = None
+
+
 class TicketKeys(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """``[ticket]``: how tickets are sold."""
 
@@ -219,6 +236,7 @@ class GatewayConfig(ServedConfig, kw_only=True, forbid_unknown_fields=True, omit
     upstream_origin: Rewrite | None = None
     forward_credential: Annotated[bool, Meta(description="Let the upstream see the header credential.")] | None = None
     upstream_ca: Annotated[str, Meta(description="PEM file: CAs that an https upstream may also have.")] | None = None
+    client_certificate: ClientCertificateKeys | None = None
     tls_engine: Literal["aiofastnet", "stdlib"] | None = None
     route: list[RouteKeys] | None = None
 
@@ -243,6 +261,7 @@ _TABLES: dict[str, Any] = {
     "bearer": BearerKeys,
     "api_keys": APIKeysKeys,
     "ask": AskKeys,
+    "client_certificate": ClientCertificateKeys,
     "ticket": TicketKeys,
 }
 _ROUTES: dict[Any, Any] = {GatewayConfig: RouteKeys, RunConfig: RunRouteKeys}
@@ -435,6 +454,8 @@ def _unknown_key(name: str, key: str, types: dict[str, Any], struct: Any) -> Con
     nearest = nearest_name(key, types)
     if nearest is None and struct not in _ROUTES and key in _field_types(GatewayConfig) | _field_types(RunConfig):
         return ConfigurationError(name, "a key of the whole file", "it above the first [table]")
+    if nearest is None and struct is RunConfig and key in _field_types(GatewayConfig):
+        return ConfigurationError(name, "a key of the gateway", "it in a file of `wsguard gateway`, which alone has it")
     expected = "a key that there is" if nearest else "one of " + ", ".join(types)
     return ConfigurationError(name, "an unknown key", expected, nearest)
 
@@ -457,6 +478,10 @@ def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
     keys_file = values.get("api_keys")
     if isinstance(keys_file, APIKeysKeys) and keys_file.file:
         keys_file.file = str(folder / keys_file.file)
+    clients = values.get("client_certificate")
+    if isinstance(clients, ClientCertificateKeys):
+        clients.ca = clients.ca and str(folder / clients.ca)
+        clients.crl = clients.crl and str(folder / clients.crl)
     ask = values.get("ask")
     if isinstance(ask, AskKeys) and ask.url and ask.url.startswith("unix:") and ask.url != "unix:":
         ask.url = "unix:" + str(folder / ask.url.removeprefix("unix:"))

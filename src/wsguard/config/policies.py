@@ -9,11 +9,20 @@ import msgspec
 
 from wsguard.config.certificates import DEVELOPMENT_NAMES
 from wsguard.config.collected import CollectedErrors
-from wsguard.config.file import APIKeysKeys, AskKeys, GatewayConfig, ListKeys, RequireKeys, TicketKeys
+from wsguard.config.file import (
+    APIKeysKeys,
+    AskKeys,
+    ClientCertificateKeys,
+    GatewayConfig,
+    ListKeys,
+    RequireKeys,
+    TicketKeys,
+)
 from wsguard.config.units import parse_duration, parse_size
 from wsguard.engine.authenticators.api_key import APIKeys
 from wsguard.engine.authenticators.ask import Ask
 from wsguard.engine.authenticators.bearer import Bearer
+from wsguard.engine.authenticators.client_certificate import ClientCertificate
 from wsguard.engine.policy import Policy
 from wsguard.engine.routes import RouteSyntaxError, check_route_path
 from wsguard.engine.tickets import Ticket
@@ -22,7 +31,7 @@ from wsguard.guard import Guard
 from wsguard.identity.allow_lists import FileList, URLList
 from wsguard.observe.decision_log import DecisionLog, decision_logger
 from wsguard.vocabulary.bounds import BOUNDS, Limits
-from wsguard.vocabulary.errors import ConfigurationError, StoreError
+from wsguard.vocabulary.errors import ConfigurationError, ConfigurationErrors, StoreError
 from wsguard.vocabulary.host import Host, HostSyntaxError
 from wsguard.vocabulary.origin import Origin, OriginSyntaxError, parse_origin_entry
 
@@ -31,13 +40,24 @@ if TYPE_CHECKING:
 
     from wsguard.config.file import PolicyKeys, ServedConfig
     from wsguard.engine.ports import KeptList
+    from wsguard.guard.assembly import Credential
 
 
 def guard_of(
-    config: ServedConfig, routes: Mapping[str, Policy], limits: Limits, errors: CollectedErrors, **proxies: Any
+    config: ServedConfig,
+    routes: Mapping[str, Policy],
+    limits: Limits,
+    errors: CollectedErrors,
+    *,
+    clients: ClientCertificate | None = None,
+    **proxies: Any,
 ) -> Guard | None:
-    """Return the guard of a process of ours, whose log is stdout. Keeps *errors*; None where there are any."""
-    credentials = _credentials(config, errors)
+    """
+    Return the guard of a process of ours, whose log is stdout. Keeps *errors*; None where there are any.
+
+    *clients* are those whose certificates the process's listeners verify.
+    """
+    credentials: list[Credential] = [*_credentials(config, errors), *([] if clients is None else [clients])]
     bearer = errors.attempt(lambda: None if config.bearer is None else Bearer(**_given(config.bearer)))
     ticket = errors.attempt(lambda: _ticket(config.ticket, sold_by_app=config.admin is not None))
     errors.attempt(lambda: _check_workers(config))
@@ -85,6 +105,21 @@ def _credentials(config: ServedConfig, errors: CollectedErrors) -> list[JWT | AP
     if ask is not None:
         made.append(errors.attempt(lambda: _ask(ask)))
     return [one for one in made if one is not None]
+
+
+def client_certificate_of(keys: ClientCertificateKeys | None) -> ClientCertificate | None:
+    """Return what ``[client_certificate]`` means. Raises ConfigurationErrors for what must be written and is not."""
+    if keys is None:
+        return None
+    needed = {"ca": "a PEM file of the CAs whose clients count", "subject": "one of 'dns', 'email', 'uri'"}
+    missing = [
+        ConfigurationError(f"client_certificate.{key}", "nothing", expected)
+        for key, expected in needed.items()
+        if getattr(keys, key) is None
+    ]
+    if missing:
+        raise ConfigurationErrors(missing)
+    return ClientCertificate(**_given(keys))
 
 
 def _ask(keys: AskKeys) -> Ask:

@@ -8,6 +8,7 @@ import signal
 import socket
 import ssl
 import sys
+import traceback
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -185,19 +186,26 @@ def _has_address(host: str) -> bool:
     return True
 
 
+def _is_of_a_certificate(error: UnicodeDecodeError) -> bool:
+    """Tell whether the transport stumbled over it when it had shaken hands, where it decodes the certificate."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_code.co_name.endswith("_on_handshake_complete") for frame, _ in frames)
+
+
 def _on_loop_exception(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """
     Keep the noise of strangers out of stderr: what a peer can cause is counted elsewhere.
 
-    aiofastnet reports a connect-and-close with an exception *class* in the context, hence the two looks.
+    aiofastnet reports a connect-and-close with an exception *class* in the context, hence the two looks. A client
+    certificate whose names are no text ends in a UnicodeDecodeError, which the listener tells.
     """
     exception = context.get("exception")
     kind = exception if isinstance(exception, type) else type(exception)
     if exception is not None and issubclass(kind, OSError | asyncio.CancelledError | EOFError):
         return
+    if isinstance(exception, UnicodeDecodeError) and _is_of_a_certificate(exception):
+        return
     print(f"wsguard: {context.get('message')}: {exception!r}", file=sys.stderr)  # noqa: T201 - faults go to stderr
     if isinstance(exception, BaseException):
-        import traceback
-
         traceback.print_exception(exception)
     del loop

@@ -17,9 +17,10 @@ from wsguard.gateway.connection import Connection, Services
 from wsguard.gateway.handshake import ConnectionFacts
 from wsguard.gateway.stream import ByteStream
 from wsguard.gateway.transports import adopted
+from wsguard.tls.certificates import read_client_certificate
 from wsguard.vocabulary import reasons
 from wsguard.vocabulary.errors import ConfigurationError, HelloViolation
-from wsguard.vocabulary.handshake import Peer, TLSFacts
+from wsguard.vocabulary.handshake import Peer, PeerCertificate, TLSFacts
 from wsguard.wire.client_hello import MAX_HELLO, ClientHello, read_client_hello
 
 _BACKLOG = 4096
@@ -58,6 +59,7 @@ class Listener:
     def __init__(self, sock: socket.socket, context: ssl.SSLContext, services: Services) -> None:
         self._sock = sock
         self._context = context
+        self._asks = context.verify_mode is not ssl.CERT_NONE
         self._services = services
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -129,6 +131,9 @@ class Listener:
             except asyncio.CancelledError:
                 if not stream.lost:
                     raise
+        except ssl.SSLCertVerificationError as error:
+            # A stale CRL stops every client at once: the operator must not have to guess why.
+            self._hint_at_certificate(f"{error.verify_message}: client_certificate.ca, client_certificate.crl", peer)
         except (OSError, HelloViolation, TimeoutError):
             pass  # counted below, and told once a minute
         finally:
@@ -152,9 +157,18 @@ class Listener:
             self._context,
             max(0.1, end - self._loop.time()),
         )
-        transport, stream = await adopted(opening, sock)
+        try:
+            transport, stream = await adopted(opening, sock)
+        except UnicodeDecodeError:
+            # asyncio and aiofastnet decode a certificate's names themselves, where bytes that are no text end it.
+            self._hint_at_certificate("a name in the client certificate is no text: ask its CA", peer)
+            raise ConnectionAbortedError from None
         cipher = transport.get_extra_info("cipher") or (None, None, None)
-        return stream, ConnectionFacts(peer, TLSFacts(hello.server_name, cipher[1], cipher[0]))
+        certificate = _certificate_of(transport) if self._asks else None
+        return stream, ConnectionFacts(peer, TLSFacts(hello.server_name, cipher[1], cipher[0], certificate))
+
+    def _hint_at_certificate(self, hint: str, peer: Peer) -> None:
+        self._services.guard.log.hint("listener.client_certificate", hint, peer=str(peer))
 
     async def _peek_hello(self, sock: socket.socket) -> ClientHello:
         seen = 0
@@ -187,6 +201,12 @@ class Listener:
             await ready
         finally:
             self._loop.remove_reader(sock)
+
+
+def _certificate_of(transport: asyncio.Transport) -> PeerCertificate | None:
+    """Return the client's certificate, if it showed one: had it not verified, there would be no connection."""
+    der: bytes | None = transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    return None if der is None else read_client_certificate(der)
 
 
 def _set_ready(ready: asyncio.Future[None]) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from wsguard.engine.authenticators.api_key import APIKeyAuthenticator, APIKeys
 from wsguard.engine.authenticators.ask import Ask
+from wsguard.engine.authenticators.client_certificate import ClientCertificate, ClientCertificateAuthenticator
 from wsguard.engine.authenticators.session_lookup import SessionLookup, SessionLookupAuthenticator
 from wsguard.engine.authenticators.ticket import TicketAuthenticator
 from wsguard.engine.carriage import WITHOUT_ORIGIN
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from wsguard.vocabulary.host import Host
     from wsguard.vocabulary.origin import Origin
 
-    Credential = Authenticator | JWT | APIKeys | Ask | SessionLookup
+    Credential = Authenticator | JWT | APIKeys | Ask | SessionLookup | ClientCertificate
 
 T = TypeVar("T")
 
@@ -138,6 +139,8 @@ class Assembly:
                 self._attempt(lambda ask=one: self._open_app(ask), "ask", "basic")
             elif isinstance(one, SessionLookup):
                 self._know(SessionLookupAuthenticator(one, key=self.world.key, seen=self._seen))
+            elif isinstance(one, ClientCertificate):
+                self._know(ClientCertificateAuthenticator(one))
             elif not isinstance(one, JWT):
                 self._know(one)
 

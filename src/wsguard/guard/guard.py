@@ -105,7 +105,8 @@ class Guard:
     the addresses and ranges (or ``unix``) whose X-Forwarded-* and Forwarded fields are believed; without it nobody's.
 
     Among the *authenticators* `JWT` is an issuer of bearer tokens, `APIKeys` a file of keys, `Ask` the app that is
-    asked whose cookie it is, `SessionLookup` a function that says it; *bearer* says in which header a token stands.
+    asked whose cookie it is, `SessionLookup` a function that says it, `ClientCertificate` the CA of certificates that
+    the gateway takes; *bearer* says in which header a token stands.
     *outbound* lists private networks that calls to issuers may reach, *outbound_ca* adds a CA.
 
     *ticket* sells tickets for routes whose ``auth`` names ``ticket``; *public_url* (``https://app.example.com``) is

@@ -16,6 +16,8 @@ from wsguard.vocabulary.errors import ConfigurationError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from wsguard.tls.client_authority import ClientAuthority
+
 # Mozilla "intermediate", version 5.7, for TLS 1.2; TLS 1.3's suites are all good.
 _TLS12_CIPHERS = (
     "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:"
@@ -23,9 +25,12 @@ _TLS12_CIPHERS = (
 )
 
 
-def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
+def server_context(certificate: Path, key: Path, clients: ClientAuthority | None = None) -> ssl.SSLContext:
     """
     Return the context of a listener: TLS 1.2 or later, ALPN http/1.1, no renegotiation.
+
+    With *clients* it asks for a client certificate, takes none for an answer, and ends the TLS handshake of one that
+    does not verify against these CAs and their CRLs; otherwise it asks for none.
 
     Raises ConfigurationError, which names the file, when one cannot be read or the two are no pair.
     """
@@ -44,6 +49,8 @@ def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
         raise ConfigurationError(
             "cert, key", found, "a PEM certificate chain and its own private key, unencrypted"
         ) from None
+    if clients is not None:
+        _ask_for_certificates(context, clients)
     return context
 
 
@@ -64,6 +71,34 @@ def client_context(authority: Path | None = None) -> ssl.SSLContext:
         except ssl.SSLError:
             raise ConfigurationError("upstream_ca", str(authority), "a file of PEM certificates") from None
     return context
+
+
+def _ask_for_certificates(context: ssl.SSLContext, clients: ClientAuthority) -> None:
+    # A resumed session would not be verified anew against CRL and clock (RFC 8446 §2.2): none in TLS 1.3, and no
+    # tickets in TLS 1.2. OpenSSL's own memory of TLS 1.2 sessions, which Python cannot turn off, keeps the certificate.
+    context.num_tickets = 0
+    context.options |= ssl.OP_NO_TICKET
+    # What the operator lists is trusted by itself, so that an intermediate CA can stand there without its root.
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    _load_exactly(context, "client_certificate.ca", clients.ca, {"x509": clients.certificates})
+    if clients.crl is not None:
+        _load_exactly(context, "client_certificate.crl", clients.crl, {"crl": clients.crls})
+        # Above an intermediate that is trusted by itself OpenSSL finds nobody to verify a CRL by.
+        chain = clients.are_roots
+        context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN if chain else ssl.VERIFY_CRL_CHECK_LEAF
+    context.verify_mode = ssl.CERT_OPTIONAL
+
+
+def _load_exactly(context: ssl.SSLContext, key: str, path: Path, more: dict[str, int]) -> None:
+    """Load the file, and make sure that what has been read and judged before is what OpenSSL trusts now."""
+    before = context.cert_store_stats()
+    try:
+        context.load_verify_locations(cafile=path)
+    except (ssl.SSLError, OSError) as error:
+        raise ConfigurationError(key, f"{path} ({error})", "a PEM file that OpenSSL can read") from None
+    after = context.cert_store_stats()
+    if any(after[kind] - before[kind] != more.get(kind, 0) for kind in ("x509", "crl")):
+        raise ConfigurationError(key, f"{path}, which has just changed", "a file that stays as it is during the start")
 
 
 def _must_be_readable(key: str, path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -29,12 +29,37 @@ class Peer:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerCertificate:
+    """
+    What a client certificate says that TLS has verified, and whose private key the client has shown to hold.
+
+    *fingerprint* is the SHA-256 of its DER in hexadecimal digits; *not_before* and *not_after* are Unix seconds. *dns*,
+    *email* and *uri* are names of its subjectAltName (RFC 5280 §4.2.1.6), at most two of a kind: more tell nothing that
+    two do not. *fault* says why it cannot be read, where it cannot; then it names nobody.
+    """
+
+    fingerprint: str
+    not_before: float = 0
+    not_after: float = 0
+    dns: tuple[str, ...] = field(default=(), repr=False)
+    email: tuple[str, ...] = field(default=(), repr=False)
+    uri: tuple[str, ...] = field(default=(), repr=False)
+    fault: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class TLSFacts:
-    """What the mount knows of the TLS connection. *server_name* is the SNI as sent, or None if there was none."""
+    """
+    What the mount knows of the TLS connection.
+
+    *server_name* is the SNI as sent, or None if there was none; *certificate* the client's, or None where it showed
+    none or was asked for none.
+    """
 
     server_name: str | None = None
     version: str | None = None
     cipher: str | None = None
+    certificate: PeerCertificate | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,6 +117,12 @@ TOKEN_CLAIMS = _reason("token.claims", 401, "A claim that must be there is missi
 TOKEN_UNAVAILABLE = _reason("token.unavailable", 503, "The issuer's keys cannot be had.")
 API_KEY_UNKNOWN = _reason("api_key.unknown", 401, "The API key is not known.")
 API_KEY_EXPIRED = _reason("api_key.expired", 401, "The API key has expired.")
+CLIENT_CERTIFICATE_MALFORMED = _reason(
+    "client_certificate.malformed", 401, "The client certificate verifies, but cannot be read, or a name in it is none."
+)
+CLIENT_CERTIFICATE_SUBJECT = _reason(
+    "client_certificate.subject", 401, "The client certificate has not exactly one name of the kind that counts."
+)
 AUTHORIZATION_SCOPE = _reason("authorization.scope", 403, "The identity lacks a scope that the route requires.")
 AUTHORIZATION_GROUP = _reason("authorization.group", 403, "The identity lacks a group that the route requires.")
 IDENTITY_TOO_LONG = _reason("identity.too_long", 403, "A name of the identity is longer than a field may be.")
