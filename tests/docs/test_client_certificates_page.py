@@ -52,7 +52,7 @@ def test_the_page_from_the_ca_to_the_revocation(tmp_path: Path) -> None:
         "http://127.0.0.1:8888": upstream.url,
     }
     (tmp_path / "wsguard.toml").write_text(text_of("wsguard.toml", addresses))
-    (tmp_path / "robot.py").write_text(text_of("robot.py", **{"localhost": f"localhost:{port}"}))
+    (tmp_path / "robot.py").write_text(text_of("robot.py", {"app.example.com": f"localhost:{port}"}))
     gateway = [WSGUARD, "gateway", "--config", "wsguard.toml"]
     make, revoke, later = SHELL
     for block in (make, revoke):

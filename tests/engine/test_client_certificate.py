@@ -74,6 +74,8 @@ def test_what_names_nobody_now_is_refused(changes: dict[str, Any], expected: tup
     assert isinstance(decision, Refuse)
     assert (decision.status, decision.reason.code) == expected
     assert "test" not in decision.detail
+    if decision.reason.code.startswith("credential."):
+        assert GOOD.fingerprint in decision.detail  # which one of a client's it was
 
 
 def test_the_kind_is_the_operators() -> None:

@@ -92,7 +92,7 @@ def close(
     sid
         Of this login session.
     credential_id
-        This one credential: a token's jti, an API key's name.
+        This one credential: a token's jti, an API key's name, a client certificate's fingerprint.
     issued_before
         What was issued until then, in Unix seconds; by default now.
     config
