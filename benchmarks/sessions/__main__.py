@@ -1,0 +1,299 @@
+"""`python -m benchmarks.sessions`: see the package."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import resource
+import secrets
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import trustme
+from rich.console import Console
+from rich.table import Table
+
+from wsguard.identity.key_writer import add_key
+from wsguard.vocabulary.bounds import DEFAULTS
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+HOST = "app.test"
+HOLDERS = 4
+SUBJECTS = 100
+_START_SECONDS, _OPEN_SECONDS, _CLOSE_SECONDS = 30, 300, 60
+
+CONFIGURATION = """
+listen = ["127.0.0.1:0"]
+cert = "cert.pem"
+key = "key.pem"
+upstream = "http://127.0.0.1:{upstream}"
+origins = ["https://app.test"]
+hosts = ["app.test"]
+admin = "unix:run/admin.sock"
+log_format = "json"
+{policy}
+
+# The load comes from one address; RULES §9 lets a benchmark raise the caps of an address in a file of its own.
+[limits]
+preauth = 100000
+preauth_address = 100000
+open_address = 100000
+attempts_address = 10000000
+"""
+WITH = """
+auth = ["api_key"]
+origin_required = "unless-header-credential"
+
+[api_keys]
+file = "keys.toml"
+"""
+WITHOUT = "allow_missing_origin = true\n"
+
+
+@dataclass(frozen=True)
+class Closing:
+    """How long the Close frames of one revocation took to arrive, in seconds, the admin call included."""
+
+    sockets: int
+    median: float
+    p99: float
+    last: float
+    answered: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """All figures. Memory is bytes a session: the gateway's VmRSS with and without a policy that asks who it is."""
+
+    sockets: int
+    one_subject: Closing
+    everybody: Closing
+    without_policy: float
+    with_policy: float
+    failures: list[str] = field(default_factory=list[str])
+
+    @property
+    def more(self) -> float:
+        """What the policy adds, in bytes a session."""
+        return self.with_policy - self.without_policy
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.sessions", description=__doc__)
+    parser.add_argument("--sockets", type=int, default=10_000, help="live sockets (default: 10000)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
+    options = parser.parse_args()
+    # Two descriptors a socket in the gateway, one in a holder; where that is not allowed, fewer sockets must do.
+    wanted = 2 * options.sockets + 1000
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), max(hard, wanted)))
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if allowed < wanted:
+        sys.exit(f"{wanted} open files are needed, {allowed} are allowed: ulimit -n, or --sockets {allowed // 2 - 500}")
+    console = Console(width=120)
+    result = asyncio.run(_measured(options.sockets, console))
+    _show(result, console)
+    if options.json is not None:
+        options.json.write_text(json.dumps({**asdict(result), "more": result.more}, indent=2) + "\n")
+
+
+async def _measured(count: int, console: Console) -> Result:
+    with tempfile.TemporaryDirectory(prefix="wsguard-") as name:
+        folder = Path(name)
+        keys = await asyncio.to_thread(_written, folder)
+        plain = [""] * count
+        named = [f"X-API-Key: {keys[number % SUBJECTS]}\r\n" for number in range(count)]
+        console.print(f"{count} sockets without a policy that asks …")
+        async with _gateway(folder, WITHOUT) as gateway, _held(folder, gateway, plain):
+            without = gateway.grown() / count
+        console.print(f"{count} sockets of {SUBJECTS} subjects …")
+        async with _gateway(folder, WITH) as gateway, _held(folder, gateway, named) as sockets:
+            weight = gateway.grown() / count
+            one = await _closed(folder, sockets, {"subject": "subject-0"}, named[0])
+            rest = await _closed(folder, sockets, {"issuer": "api_key"}, None)
+        return Result(count, one, rest, without, weight)
+
+
+def _written(folder: Path) -> list[str]:
+    """Write certificate and key file; return the API keys."""
+    authority = trustme.CA(key_type=trustme.KeyType.ECDSA)
+    leaf = authority.issue_cert(HOST, key_type=trustme.KeyType.ECDSA)
+    leaf.cert_chain_pems[0].write_to_path(folder / "cert.pem")
+    leaf.private_key_pem.write_to_path(folder / "key.pem")
+    authority.cert_pem.write_to_path(folder / "authority.pem")
+    return [
+        add_key(
+            folder / "keys.toml",
+            f"subject-{number}",
+            scopes=(),
+            now=time.time() - 60,
+            randomness=secrets.token_bytes,
+            limits=DEFAULTS,
+        )[0]
+        for number in range(SUBJECTS)
+    ]
+
+
+class _Gateway:
+    """A running gateway: where it listens, and what its memory has grown by since it listens."""
+
+    def __init__(self, process: asyncio.subprocess.Process, port: int) -> None:
+        self._process = process
+        self.port = port
+        self._began = self._memory()
+
+    def grown(self) -> int:
+        """Bytes of VmRSS since the start."""
+        return self._memory() - self._began
+
+    def _memory(self) -> int:
+        for line in Path(f"/proc/{self._process.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * 1024
+        raise RuntimeError("no VmRSS")
+
+
+@contextlib.asynccontextmanager
+async def _process(*command: str) -> AsyncGenerator[asyncio.subprocess.Process]:
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, limit=1024 * 1024)
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+
+
+async def _line(process: asyncio.subprocess.Process, seconds: float) -> str:
+    assert process.stdout is not None
+    async with asyncio.timeout(seconds):
+        line = await process.stdout.readline()
+    if not line:
+        raise RuntimeError(f"{process.pid} ended")
+    return line.decode()
+
+
+@contextlib.asynccontextmanager
+async def _gateway(folder: Path, policy: str) -> AsyncGenerator[_Gateway]:
+    async with _process(sys.executable, "-m", "benchmarks.sessions.upstream") as upstream:
+        port = (await _line(upstream, _START_SECONDS)).strip()
+        file = folder / "wsguard.toml"
+        file.write_text(CONFIGURATION.format(upstream=port, policy=policy))
+        async with _process(sys.executable, "-m", "wsguard", "gateway", "--config", str(file)) as process:
+            while (told := json.loads(await _line(process, _START_SECONDS)))["event"] != "gateway.listening":
+                pass
+            reading = asyncio.create_task(_read_over(process))
+            try:
+                yield _Gateway(process, int(told["on"][0].rpartition(":")[2]))
+            finally:
+                process.terminate()
+                await reading
+
+
+async def _read_over(process: asyncio.subprocess.Process) -> None:
+    """Read the log, or a full pipe would hold the gateway."""
+    assert process.stdout is not None
+    while await process.stdout.read(1024 * 1024):
+        pass
+
+
+class _Sockets:
+    """The sockets of all holders, and what they tell of their ends."""
+
+    def __init__(self, holders: list[asyncio.subprocess.Process]) -> None:
+        self._ends: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._reading = [asyncio.create_task(self._read(holder)) for holder in holders]
+        self.left: dict[str, int] = {}
+
+    async def ends(self, headers: str | None) -> list[dict[str, Any]]:
+        """Wait for the ends of all sockets with these *headers*, or of all that are left."""
+        wanted = sum(self.left.values()) if headers is None else self.left[headers]
+        found: list[dict[str, Any]] = []
+        async with asyncio.timeout(_CLOSE_SECONDS):
+            while len(found) < wanted:
+                end = await self._ends.get()
+                if headers is not None and end["headers"] != headers:
+                    raise RuntimeError("a socket ended that nobody had revoked")
+                if end["code"] != 3000:
+                    raise RuntimeError(f"a socket ended with {end['code']}")
+                self.left[end["headers"]] -= 1
+                found.append(end)
+        return found
+
+    def stop(self) -> None:
+        for task in self._reading:
+            task.cancel()
+
+    async def _read(self, holder: asyncio.subprocess.Process) -> None:
+        assert holder.stdout is not None
+        while line := await holder.stdout.readline():
+            self._ends.put_nowait(json.loads(line))
+
+
+@contextlib.asynccontextmanager
+async def _held(folder: Path, gateway: _Gateway, headers: list[str]) -> AsyncGenerator[_Sockets]:
+    """Open a socket for each of *headers*, in several processes."""
+    async with contextlib.AsyncExitStack() as stack:
+        holders: list[asyncio.subprocess.Process] = []
+        for number in range(HOLDERS):
+            command = (sys.executable, "-m", "benchmarks.sessions.holder")
+            holder = await stack.enter_async_context(_process(*command))
+            told = {"host": HOST, "port": gateway.port, "headers": headers[number::HOLDERS]}
+            told["authority"] = str(folder / "authority.pem")
+            assert holder.stdin is not None
+            holder.stdin.write(json.dumps(told).encode() + b"\n")
+            holders.append(holder)
+        opened = [json.loads(await _line(holder, _OPEN_SECONDS))["opened"] for holder in holders]
+        if sum(opened) != len(headers):
+            raise RuntimeError(f"{sum(opened)} sockets are open")
+        sockets = _Sockets(holders)
+        for own in headers:
+            sockets.left[own] = sockets.left.get(own, 0) + 1
+        try:
+            yield sockets
+        finally:
+            sockets.stop()
+
+
+async def _closed(folder: Path, sockets: _Sockets, members: dict[str, Any], headers: str | None) -> Closing:
+    """Revoke over the admin socket, and see how long the Close frames take."""
+    from wsguard.admin.client import ask_admin
+
+    began = time.monotonic()
+    answer = await asyncio.to_thread(ask_admin, folder / "run" / "admin.sock", "POST", "/revocations", members)
+    answered = time.monotonic() - began
+    ends = await sockets.ends(headers)
+    if answer["closed"] != len(ends):
+        raise RuntimeError(f"the gateway closed {answer['closed']}, {len(ends)} heard of it")
+    seconds = sorted(end["at"] - began for end in ends)
+    return Closing(
+        len(seconds), statistics.median(seconds), seconds[int(len(seconds) * 0.99) - 1], seconds[-1], answered
+    )
+
+
+def _show(result: Result, console: Console) -> None:
+    table = Table("revoked", "sockets", "median", "p99", "last", "admin answered", "target")
+    for name, closing in (("one subject", result.one_subject), ("everybody", result.everybody)):
+        figures = (closing.median, closing.p99, closing.last, closing.answered)
+        times = [f"{seconds * 1000:.0f} ms" for seconds in figures]
+        table.add_row(name, str(closing.sockets), *times, "p99 ≤ 1 s: " + ("yes" if closing.p99 <= 1 else "no"))
+    console.print(table)
+    console.print(
+        f"memory a session: {result.without_policy / 1024:.1f} KiB without, {result.with_policy / 1024:.1f} KiB with a "
+        f"policy that asks; + {result.more:.0f} B (target ≤ 2000 B: {'yes' if result.more <= 2000 else 'no'})"
+    )
+
+
+if __name__ == "__main__":
+    main()
