@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import math
 import resource
 import secrets
 import statistics
@@ -277,9 +278,8 @@ async def _closed(folder: Path, sockets: _Sockets, members: dict[str, Any], head
     if answer["closed"] != len(ends):
         raise RuntimeError(f"the gateway closed {answer['closed']}, {len(ends)} heard of it")
     seconds = sorted(end["at"] - began for end in ends)
-    return Closing(
-        len(seconds), statistics.median(seconds), seconds[int(len(seconds) * 0.99) - 1], seconds[-1], answered
-    )
+    p99 = seconds[math.ceil(0.99 * len(seconds)) - 1]
+    return Closing(len(seconds), statistics.median(seconds), p99, seconds[-1], answered)
 
 
 def _show(result: Result, console: Console) -> None:
