@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import json
 import math
+import os
 import resource
 import secrets
 import statistics
@@ -102,6 +103,12 @@ def main() -> None:
     if allowed < wanted:
         sys.exit(f"{wanted} open files are needed, {allowed} are allowed: ulimit -n, or --sockets {allowed // 2 - 500}")
     console = Console(width=120)
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        sys.exit("two cores are needed: one for the gateway, one for those who hold the sockets and for the app")
+    # Children inherit the core of the moment at which they are started.
+    os.sched_setaffinity(0, {cores[1]})
+    console.print(f"gateway on core {cores[0]}, sockets and app on core {cores[1]}")
     result = asyncio.run(_measured(options.sockets, console))
     _show(result, console)
     if options.json is not None:
@@ -192,6 +199,7 @@ async def _gateway(folder: Path, policy: str) -> AsyncGenerator[_Gateway]:
         file = folder / "wsguard.toml"
         file.write_text(CONFIGURATION.format(upstream=port, policy=policy))
         async with _process(sys.executable, "-m", "wsguard", "gateway", "--config", str(file)) as process:
+            os.sched_setaffinity(process.pid, {_other_core()})
             while (told := json.loads(await _line(process, _START_SECONDS)))["event"] != "gateway.listening":
                 pass
             reading = asyncio.create_task(_read_over(process))
@@ -200,6 +208,11 @@ async def _gateway(folder: Path, policy: str) -> AsyncGenerator[_Gateway]:
             finally:
                 process.terminate()
                 await reading
+
+
+def _other_core() -> int:
+    """Return the core that nothing of this benchmark but the gateway runs on."""
+    return next(core for core in range(os.cpu_count() or 1) if core not in os.sched_getaffinity(0))
 
 
 async def _read_over(process: asyncio.subprocess.Process) -> None:
