@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -24,6 +24,8 @@ DEADLINE = 5
 class App:
     """An app with logins, and a guard before it; sockets are looked at again every 20 ms."""
 
+    made: ClassVar[list[App]] = []
+
     def __init__(self, *, limits: Limits | None = None, **policy: Any) -> None:
         self.now = NOW
         self.logins: dict[str, Any] = {"c1": Identity("alice", "app", "session_lookup", frozenset({"chat"}))}
@@ -40,6 +42,7 @@ class App:
             limits=limits or Limits(),
             wall_clock=lambda: self.now,
         )
+        self.made.append(self)
 
     async def look_up(self, cookies: Mapping[str, str]) -> Identity | None:
         self.asked.append(cookies)
@@ -93,7 +96,16 @@ class App:
 
 
 def run(scenario: Any) -> None:
-    asyncio.run(scenario())
+    """Run *scenario*, and stop the guards of this test: a timer that fires while the loop ends would begin a look."""
+
+    async def scene() -> None:
+        try:
+            await scenario()
+        finally:
+            while App.made:
+                App.made.pop().guard.stop()
+
+    asyncio.run(scene())
 
 
 def reason_of(outcome: Admission | Refuse) -> tuple[int, str] | None:

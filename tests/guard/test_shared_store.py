@@ -12,13 +12,15 @@ from typing import Any
 
 import pytest
 
+from tests.engine.make import handshake
 from tests.guard.world import Key, World, code_of, refusal_of
-from wsguard import ConfigurationError, Guard, Policy
+from wsguard import ConfigurationError, Guard, Identity, Policy, SessionLookup
 from wsguard.engine.sessions import Session
 from wsguard.guard.shared_news import SharedNews
 from wsguard.store.local import SQLiteStore
 from wsguard.store.opened import open_store
 from wsguard.vocabulary.bounds import Limits
+from wsguard.vocabulary.decision import Accept
 from wsguard.vocabulary.errors import StoreError
 
 LIMITS: dict[str, Any] = {"store_poll": 0.02, "store_patience": 0.3, "store_command": 0.2}
@@ -195,6 +197,39 @@ def test_two_hundred_at_once_open_one_socket(tmp_path: Path) -> None:
                 assert session.closing is None
 
     run(tmp_path, scenario)
+
+
+def test_a_cookie_has_one_name_in_all_processes(tmp_path: Path) -> None:
+    """A ticket that one has sold must name the subject that another one finds; after a restart too, and no other does."""
+
+    def guard(folder: Path) -> Guard:
+        store = open_store("sqlite:wsguard.db", limits=Limits(), randomness=secrets.token_bytes, folder=folder)
+        alice = Identity("alice", "app", "session_lookup")
+        lookup = SessionLookup(lambda cookies: alice, cookies=["login"])
+        policy = Policy(origins=["https://app.test"], hosts=["app.test"], auth=["session_lookup"])
+        return Guard(policy, authenticators=[lookup], store=store)
+
+    async def name(guard: Guard) -> str | None:
+        subject = handshake({"Cookie": "login=c1"})
+        decision = await guard.decide(subject, guard.client_of(subject))
+        assert isinstance(decision, Accept), decision
+        assert decision.identity is not None
+        return decision.identity.credential_id
+
+    async def scene() -> None:
+        pair = [guard(tmp_path), guard(tmp_path)]
+        names = await asyncio.gather(*map(name, pair))
+        again = guard(tmp_path)
+        other = tmp_path / "other"
+        other.mkdir()
+        stranger = guard(other)
+        assert {*names, await name(again)} == {names[0]}
+        assert await name(stranger) != names[0]
+        for one in (*pair, again, stranger):
+            await one.aclose()
+            await one.store.aclose()
+
+    asyncio.run(scene())
 
 
 def test_a_store_is_named_by_a_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

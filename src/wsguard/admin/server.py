@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 MAX_BODY = 64 * 1024
 _SECONDS = 10.0
 _AT_ONCE = 32
+_PAUSE_SECONDS = 1.0
 
 
 class AdminServer:
@@ -83,7 +84,12 @@ class AdminServer:
     async def _serve(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            connection, _ = await loop.sock_accept(listener)
+            try:
+                connection, _ = await loop.sock_accept(listener)
+            except OSError as error:  # no descriptor is free, perhaps: one will be
+                self._log.hint("admin.unavailable", error.strerror or type(error).__name__)
+                await asyncio.sleep(_PAUSE_SECONDS)
+                continue
             if len(self._connections) >= _AT_ONCE:
                 connection.close()
                 continue

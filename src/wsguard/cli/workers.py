@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from wsguard.admin.neighbours import Neighbours
 from wsguard.admin.server import AdminServer
 from wsguard.supervisor.fleet import Fleet
-from wsguard.supervisor.place import WorkerPlace, end_with_parent, reserved_sockets, worker_place
+from wsguard.supervisor.place import ENVIRONMENT, WorkerPlace, end_with_parent, reserved_sockets, worker_place
 from wsguard.supervisor.processes import Workforce, supervise
 
 if TYPE_CHECKING:
@@ -21,8 +21,10 @@ _SPARE_SECONDS = 5.0
 
 
 def own_place() -> WorkerPlace | None:
-    """Return the place of this process among workers, if it is one."""
-    return worker_place(os.environ)
+    """Return the place of this process among workers, if it is one. What it starts itself is none."""
+    place = worker_place(os.environ)
+    os.environ.pop(ENVIRONMENT, None)
+    return place
 
 
 def worker_flags(place: WorkerPlace | None) -> dict[str, Any]:
@@ -47,7 +49,7 @@ def run_workers(guard: Guard, count: int, addresses: Sequence[tuple[str, int]]) 
     def administer(folder: str) -> Callable[[], None]:
         if guard.admin is None:
             return lambda: None
-        server = AdminServer(guard.admin.path, Fleet(folder), guard.log, guard.admin.released())
+        server = AdminServer(guard.admin.path, Fleet(folder, guard.log), guard.log, guard.admin.released())
         server.start()
         return server.stop
 

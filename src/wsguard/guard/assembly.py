@@ -13,8 +13,8 @@ from wsguard.engine.authenticators.session_lookup import SessionLookup, SessionL
 from wsguard.engine.authenticators.ticket import TicketAuthenticator
 from wsguard.engine.carriage import WITHOUT_ORIGIN
 from wsguard.engine.checks.host import HostRules
-from wsguard.engine.first_seen import FirstSeen
 from wsguard.engine.routes import Route, RouteSyntaxError, RouteTable
+from wsguard.engine.seen_credentials import SeenCredentials
 from wsguard.engine.tokens.jwt import JWT
 from wsguard.identity.allow_lists import open_list
 from wsguard.identity.key_file import KeyFile
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from wsguard.engine.authenticators.bearer import Bearer
     from wsguard.engine.policy import Policy
-    from wsguard.engine.ports import Authenticator, Clock, HostList, OriginList, Store
+    from wsguard.engine.ports import Authenticator, Clock, HostList, OriginList, Randomness, Store
     from wsguard.engine.tickets import Ticket
     from wsguard.identity.allow_lists import OpenList
     from wsguard.identity.outbound import Outbound
@@ -56,7 +56,7 @@ class World:
     """
     What the assembly hands to what it opens.
 
-    *outbound* are the private networks that calls may reach, *key* makes the hashes that stand for cookies.
+    *outbound* are the private networks that calls may reach.
     """
 
     limits: Limits
@@ -66,7 +66,7 @@ class World:
     bearer: Bearer | None
     outbound: Sequence[str]
     outbound_ca: str | Path | None
-    key: bytes = field(repr=False)
+    randomness: Randomness
     on_replay: Callable[[bytes], None]
     on_withdrawn: Callable[[frozenset[str]], None]
 
@@ -94,12 +94,13 @@ class Assembly:
     _errors: list[ConfigurationError] = field(init=False, default_factory=list[ConfigurationError])
     _known: dict[str, Authenticator] = field(init=False, default_factory=dict[str, "Authenticator"])
     _broken: set[str] = field(init=False, default_factory=set[str])
-    _seen: FirstSeen = field(init=False)
+    _seen: SeenCredentials = field(init=False)
     _outbound: Outbound | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         """Open and join everything."""
-        self._seen = FirstSeen(self.world.limits.cookies_seen)
+        world = self.world
+        self._seen = SeenCredentials(world.store, world.randomness, world.limits.cookies_seen)
         self._open_credentials()
         if self.ticket is not None:
             self._sell(self.ticket)
@@ -138,7 +139,7 @@ class Assembly:
             elif isinstance(one, Ask):
                 self._attempt(lambda ask=one: self._open_app(ask), "ask", "basic")
             elif isinstance(one, SessionLookup):
-                self._know(SessionLookupAuthenticator(one, key=self.world.key, seen=self._seen))
+                self._know(SessionLookupAuthenticator(one, self._seen))
             elif isinstance(one, ClientCertificate):
                 self._know(ClientCertificateAuthenticator(one))
             elif not isinstance(one, JWT):
@@ -187,7 +188,7 @@ class Assembly:
         self.background.append(_StopOnly(app.stop))
         if not options.recheck:
             self.notices.append("ask.recheck = 0: a socket outlives the logout of whose cookie opened it")
-        questions = AppQuestions(app, options, key=world.key, seen=self._seen)
+        questions = AppQuestions(app, options, self._seen)
         self._know(AskAuthenticator(questions))
         # A user's own authenticator of that name goes before it.
         if not any(getattr(one, "name", None) == "basic" for one in self.credentials):

@@ -65,7 +65,6 @@ if TYPE_CHECKING:
     from wsguard.vocabulary.identity import Identity
 
 _ID_BYTES = 8
-_KEY_BYTES = 32
 _REPLAYS = 4096
 # The mark of a ticket that a page has redeemed: there is no socket to close.
 _NO_SESSION = b"page"
@@ -163,7 +162,7 @@ class Guard:
             bearer,
             outbound,
             outbound_ca,
-            randomness(_KEY_BYTES),
+            randomness,
             self._replayed,
             self._withdrawn,
         )

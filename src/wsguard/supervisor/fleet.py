@@ -8,36 +8,37 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from wsguard.admin.neighbours import Neighbours
+from wsguard.admin.requests import Revoked
 from wsguard.endpoints.messages import EndpointResponse, refused
+from wsguard.engine.revocations import RevocationSyntaxError
 from wsguard.vocabulary import reasons
 from wsguard.vocabulary.decision import Refusal
 from wsguard.vocabulary.errors import StoreError
 
 if TYPE_CHECKING:
-    from wsguard.admin.requests import Revoked, TicketOrder
+    from wsguard.admin.requests import TicketOrder
+    from wsguard.observe.decision_log import DecisionLog
 
 
 class Fleet:
     """The `Administered` that stands for the workers whose sockets are in *folder*."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, log: DecisionLog) -> None:
         self._workers = Neighbours(Path(folder))
+        self._log = log
 
     async def revoke_for(self, uid: int, members: dict[str, Any]) -> Revoked:
         """Let one worker revoke: it tells the others. Raises StoreError where none answers."""
-        from wsguard.admin.requests import Revoked
-
         answer = await self._workers.ask_first("POST", "/revocations", members)
         if answer is None:
             raise StoreError("no worker answers")
         if answer.status == 400:  # noqa: PLR2004 - Bad Request
-            from wsguard.engine.revocations import RevocationSyntaxError
-
             raise RevocationSyntaxError(str(answer.members.get("why")))
         if answer.status != 200:  # noqa: PLR2004 - OK
             raise StoreError(str(answer.members.get("why") or answer.status))
-        del uid
-        return Revoked(int(answer.members["closed"]), int(answer.members["processes"]))
+        revoked = Revoked(int(answer.members["closed"]), int(answer.members["processes"]))
+        self._log.event("session.revoked", **members, closed=revoked.closed, peer_uid=uid)
+        return revoked
 
     async def session_list(self) -> list[dict[str, Any]]:
         """Describe the live sessions of all."""
@@ -46,7 +47,7 @@ class Fleet:
 
     async def close_session(self, uid: int, public_id: str) -> bool:
         """Close one live session, in whichever worker it lives."""
-        del uid
+        self._log.event("session.closing", session=public_id, peer_uid=uid)
         answers = await self._workers.ask_all("POST", "/sessions/close", {"session": public_id})
         return any(answer.status == 200 for answer in answers)  # noqa: PLR2004 - OK
 

@@ -7,8 +7,6 @@ browsers attach it by themselves, so it counts only where carriage says so. The 
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import re
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -26,10 +24,10 @@ from wsguard.vocabulary.identity import Identity
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from wsguard.engine.first_seen import FirstSeen
     from wsguard.engine.forwarding import RawFields, UpstreamName
     from wsguard.engine.policy import Context
     from wsguard.engine.ports import Carriage
+    from wsguard.engine.seen_credentials import SeenCredentials
     from wsguard.vocabulary.handshake import Handshake
 
 ISSUER = "app"
@@ -123,21 +121,23 @@ class App(Protocol):
 
 
 class AppQuestions:
-    """Asks *app* by *options*; *key* makes the hashes that stand for credentials, *seen* says how old they are."""
+    """Asks *app* by *options*; *seen* names credentials, and says how old they are."""
 
-    def __init__(self, app: App, options: Ask, *, key: bytes, seen: FirstSeen) -> None:
+    def __init__(self, app: App, options: Ask, seen: SeenCredentials) -> None:
         self.options = options
         self._app = app
-        self._key = key
         self._seen = seen
 
-    def question(self, handshake: Handshake, context: Context, method: str, credential: RawFields) -> Question:
-        """Return what the app is asked about a *credential*, the fields that are sent on."""
-        fields = asked_fields(handshake, context.client, context.policy.upstream_host, self._app.name, credential)
-        return Question(fields, keyed_digest(self._key, credential), method)
+    async def judged(
+        self, handshake: Handshake, context: Context, method: str, credential: RawFields
+    ) -> Identity | Refusal:
+        """
+        Return whose *credential* it is, the fields that are sent on.
 
-    async def judged(self, question: Question, context: Context) -> Identity | Refusal:
-        """Return who it is, and leave in the context how it is asked again while the socket lives."""
+        The context keeps how the app is asked again while the socket lives.
+        """
+        fields = asked_fields(handshake, context.client, context.policy.upstream_host, self._app.name, credential)
+        question = Question(fields, await self._seen.digest(credential, context.now), method)
         if self.options.recheck:
             context.recheck = AskedAgain(self, question, self.options.recheck)
         return await self.ask(question, context.now, fresh=False)
@@ -205,22 +205,13 @@ class AskAuthenticator:
             credential += [(name, value) for value in values]
         if not credential:
             return None
-        question = self._questions.question(handshake, context, self.name, credential)
-        return await self._questions.judged(question, context)
+        return await self._questions.judged(handshake, context, self.name, credential)
 
 
 def _may_be_asked_with(name: str) -> bool:
     lower = name.lower()
     taken = lower.startswith(_NOT_ASKED_PREFIXES) or lower.encode("utf-8") in _NOT_ASKED_WITH
     return _FIELD_NAME.fullmatch(name) is not None and not taken
-
-
-def keyed_digest(key: bytes, credential: RawFields) -> bytes:
-    """Return the keyed hash of a credential: it names it in logs, and says nothing to who has no *key*."""
-    digest = hmac.new(key, digestmod=hashlib.sha256)
-    for name, value in credential:
-        digest.update(b"%d:%b%d:%b" % (len(name), name, len(value), value))
-    return digest.digest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,5 +44,4 @@ class BasicAuthenticator:
         if not _TOKEN68.fullmatch(token):
             return Refusal(reasons.CREDENTIAL_INVALID, self.name)
         credential = [(b"Authorization", b"Basic " + token)]
-        question = self._questions.question(handshake, context, self.name, credential)
-        return await self._questions.judged(question, context)
+        return await self._questions.judged(handshake, context, self.name, credential)

@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, cast
 
-from wsguard.engine.authenticators.ask import keyed_digest
 from wsguard.engine.cookies import CookieNames, RepeatedCookie
 from wsguard.vocabulary import reasons
 from wsguard.vocabulary.decision import Refusal
@@ -19,9 +18,9 @@ from wsguard.vocabulary.errors import ConfigurationError
 from wsguard.vocabulary.identity import Identity
 
 if TYPE_CHECKING:
-    from wsguard.engine.first_seen import FirstSeen
     from wsguard.engine.policy import Context
     from wsguard.engine.ports import Carriage
+    from wsguard.engine.seen_credentials import SeenCredentials
     from wsguard.vocabulary.handshake import Handshake
 
 Lookup = Callable[[Mapping[str, str]], "Awaitable[Identity | None] | Identity | None"]
@@ -56,14 +55,13 @@ class SessionLookup:
 
 
 class SessionLookupAuthenticator:
-    """Finds the cookies, and asks the hook. *key* makes the hash that names a cookie, *seen* says how old it is."""
+    """Finds the cookies, and asks the hook. *seen* names a cookie, and says how old it is."""
 
     name: str = "session_lookup"
     carriage: Carriage = "ambient"
 
-    def __init__(self, options: SessionLookup, *, key: bytes, seen: FirstSeen) -> None:
+    def __init__(self, options: SessionLookup, seen: SeenCredentials) -> None:
         self._options = options
-        self._key = key
         self._seen = seen
 
     async def authenticate(self, handshake: Handshake, context: Context) -> Identity | Refusal | None:
@@ -87,7 +85,7 @@ class SessionLookupAuthenticator:
             return Refusal(reasons.CREDENTIAL_REFUSED, self.name)
         if not isinstance(found, Identity):
             return Refusal(reasons.POLICY_BAD_VERDICT, f"{self.name} answered {type(found).__name__}")
-        digest = keyed_digest(self._key, list(cookies))
+        digest = await self._seen.digest(list(cookies), now)
         return replace(
             found,
             credential_id=found.credential_id or digest.hex()[:32],
