@@ -50,9 +50,12 @@ class Neighbours:
 
     def _paths(self) -> list[str]:
         # os.scandir: the folder is of this process tree alone, in memory or on a local disk, and small.
-        with os.scandir(self._folder) as entries:
-            own = None if self._own is None else self._own.name
-            return sorted(one.path for one in entries if one.name.endswith(".sock") and one.name != own)
+        own = None if self._own is None else self._own.name
+        try:
+            with os.scandir(self._folder) as entries:
+                return sorted(one.path for one in entries if one.name.endswith(".sock") and one.name != own)
+        except OSError:
+            return []  # the parent is gone, and this worker is about to be
 
 
 async def _asked(path: str, method: str, target: str, members: dict[str, Any] | None) -> NeighbourAnswer | None:

@@ -17,9 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import msgspec
-
-from wsguard.admin.requests import ForwardedRequest, Revoked
+from wsguard.admin.requests import Revoked
 from wsguard.admin.server import AdminServer
 from wsguard.admin.socket import read_admin_path
 from wsguard.endpoints.counter import issue, judge_presented
@@ -39,6 +37,7 @@ from wsguard.engine.tickets import SPACE, handle_digest, new_secret
 from wsguard.guard.administration import Administration
 from wsguard.guard.assembly import Assembly, World, written_routes
 from wsguard.guard.deadlines import Deadlines
+from wsguard.guard.elsewhere import Elsewhere
 from wsguard.guard.rechecks import Rechecks, Watched
 from wsguard.guard.shared_news import SharedNews
 from wsguard.observe.decision_log import DecisionLog, guard_logger
@@ -69,7 +68,6 @@ _REPLAYS = 4096
 # The mark of a ticket that a page has redeemed: there is no socket to close.
 _NO_SESSION = b"page"
 _ENDED = "session ended"
-_HEARD = "/revocations/heard"
 _ELSEWHERE_A_MINUTE = 120
 # How many intervals a live socket outlives the last yes about its cookie while the app cannot be asked.
 _BORNE = 3
@@ -152,7 +150,7 @@ class Guard:
         self.deadlines = Deadlines(self.sessions, wall_clock, self._expired)
         self.rechecks = Rechecks(self.sessions, clock, self._judge_again, limits.rechecks)
         self._ticket = ticket
-        self._neighbours: Neighbours | None = None
+        self._elsewhere: Elsewhere | None = None
         self._replays: OrderedDict[str, None] = OrderedDict()
         world = World(
             limits,
@@ -387,10 +385,10 @@ class Guard:
         finally:
             closed = self._close_revoked(revocation)
             told = dataclasses.asdict(revocation)
-            answers = [] if self._neighbours is None else await self._neighbours.ask_all("POST", _HEARD, told)
-            closed += sum(int(answer.members.get("closed", 0)) for answer in answers)
+            more, workers = (0, 0) if self._elsewhere is None else await self._elsewhere.revoked(revocation)
+            closed += more
             self.log.event("session.revoked", **told, closed=closed, peer_uid=peer_uid)
-        return Revoked(closed, 1 + len(answers))
+        return Revoked(closed, 1 + workers)
 
     def _revoked_elsewhere(self, revocation: Revocation) -> None:
         """Heed what another process has revoked, or this one before a restart."""
@@ -420,7 +418,7 @@ class Guard:
 
     def join(self, neighbours: Neighbours) -> None:
         """Be one of several workers: what concerns a session of another is asked of the *neighbours*."""
-        self._neighbours = neighbours
+        self._elsewhere = Elsewhere(neighbours)
 
     async def answer_renewal(self, request: EndpointRequest) -> EndpointResponse:
         """Answer a renewal of a session that lives here, though it came to another worker."""
@@ -428,28 +426,26 @@ class Guard:
 
     async def answer(self, endpoint: Endpoint, request: EndpointRequest) -> EndpointResponse:
         """Answer *request* to *endpoint*, and write its log line; raises nothing."""
-        if endpoint is answer_renew and self._neighbours is not None:
-            answered = await self._renewed_elsewhere(self._neighbours, request)
+        if endpoint is answer_renew and self._elsewhere is not None:
+            answered = await self._renewed_elsewhere(self._elsewhere, request)
             if answered is not None:
                 return answered
         return await self._answer_here(endpoint, request)
 
-    async def _renewed_elsewhere(self, neighbours: Neighbours, request: EndpointRequest) -> EndpointResponse | None:
+    async def _renewed_elsewhere(self, elsewhere: Elsewhere, request: EndpointRequest) -> EndpointResponse | None:
         """Let the worker that holds the session answer; None where none does, or it lives here."""
         members = json_members(request)
         handle = None if isinstance(members, Refusal) else members.get("session")
         address = request.client.peer.address
-        if not isinstance(handle, str) or self.sessions.of_handle(handle_digest(handle)) is not None:
+        if not isinstance(handle, str):
+            return None
+        digest = handle_digest(handle)
+        if self.sessions.of_handle(digest) is not None:
             return None
         # Whoever guesses handles asks all workers each time: bounded before anybody is asked.
         if address is not None and not self._may_ask_others(address):
             return None
-        wanted = {"digest": handle_digest(handle), "request": _forwarded(request)}
-        for answer in await neighbours.ask_all("POST", "/renewals", msgspec.to_builtins(wanted)):
-            if answer.status == 200:  # noqa: PLR2004 - OK
-                response = msgspec.convert(answer.members, _Renewed)
-                return EndpointResponse(response.status, response.fields, response.body)
-        return None
+        return await elsewhere.renewed(digest, request)
 
     def _may_ask_others(self, address: str) -> bool:
         desk = cast("Desk", self._desk)
@@ -689,29 +685,6 @@ class Guard:
         """End all that `stop` ends, and close the connections of outgoing calls on the running loop."""
         self.stop()
         await self._assembly.aclose()
-
-
-class _Renewed(msgspec.Struct, frozen=True):
-    """What another worker has answered to a renewal."""
-
-    status: int
-    fields: list[tuple[bytes, bytes]]
-    body: bytes
-
-
-def _forwarded(request: EndpointRequest) -> ForwardedRequest:
-    handshake, client = request.handshake, request.client
-    return ForwardedRequest(
-        method=handshake.method or "POST",
-        target=handshake.target,
-        fields=list(handshake.fields.raw),
-        body=request.body,
-        http_version=handshake.http_version,
-        address=client.peer.address,
-        secure=client.secure,
-        through_proxy=client.through_proxy,
-        server_name=None if handshake.tls is None else handshake.tls.server_name,
-    )
 
 
 def _judged_page(request: Any) -> JudgedPage:
