@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
@@ -38,7 +39,9 @@ def check(file: Path, /, *, of: Literal["gateway", "run"] | None = None, as_json
     as_json
         Print JSON for machines.
     """
-    guard, notices = _loaded(file, of or _kind(file))
+    # A store that is not there yet is made here for the moment: looking changes nothing.
+    with tempfile.TemporaryDirectory(prefix="wsguard-") as folder:
+        guard, notices = _loaded(file, of or _kind(file), _unmade_store(file, folder))
     from wsguard.config.effective import doubts, effective_policies
 
     found = {"routes": effective_policies(guard), "warnings": doubts(guard), "notices": [*guard.notices, *notices]}
@@ -60,12 +63,11 @@ def _written(file: Path) -> dict[str, Any]:
         return {}  # told when it is read in earnest
 
 
-def _loaded(file: Path, kind: Literal["gateway", "run"]) -> tuple[Guard, Sequence[str]]:
+def _loaded(file: Path, kind: Literal["gateway", "run"], flags: dict[str, Any]) -> tuple[Guard, Sequence[str]]:
     try:
         from wsguard.config import load_gateway
         from wsguard.dev_ca import DevelopmentAuthority
 
-        flags = _unmade_store(file)
         if kind == "gateway":
             gateway = load_gateway(file, flags, DevelopmentAuthority.open)
             return gateway.guard, gateway.notices
@@ -80,15 +82,15 @@ def _loaded(file: Path, kind: Literal["gateway", "run"]) -> tuple[Guard, Sequenc
     return run.guard, run.notices
 
 
-def _unmade_store(file: Path) -> dict[str, Any]:
-    """Return the flag that keeps a store from being made, where it is not there yet: looking changes nothing."""
+def _unmade_store(file: Path, folder: str) -> dict[str, Any]:
+    """Return the flag for a store in *folder* in place of the file's, where that one is not there yet."""
     store: Any = _written(file).get("store")
     if not isinstance(store, str) or not store.startswith(_SQLITE):
         return {}
     path = file.parent / store.removeprefix(_SQLITE)
     if path.exists() or not path.parent.is_dir():
         return {}
-    return {"store": "memory"}
+    return {"store": f"{_SQLITE}{folder}/wsguard.db"}
 
 
 def _print(found: dict[str, Any]) -> None:

@@ -67,7 +67,7 @@ def _effective(route: Route) -> dict[str, Any]:
     return {
         "path": route.path,
         "origins": _origins(policy),
-        "hosts": _entries(policy.hosts) or [str(name) for name in policy.host_rules.names],
+        "hosts": _entries(policy.hosts) or list(dict.fromkeys(map(str, policy.host_rules.names))),
         "auth": [one.name for one in route.authenticators] if policy.authenticates else _unasked(policy),
         "require": {"scopes": sorted(required.scopes), "groups": sorted(required.groups)},
         "origin_required": policy.origin_required,
