@@ -61,6 +61,7 @@ def test_the_listener_trusts_that_ca_alone(ca: ClientCA, tmp_path: Path, monkeyp
     assert context.options & ssl.OP_NO_RENEGOTIATION
     assert not context.verify_flags & ssl.VERIFY_CRL_CHECK_LEAF
     plain = load(tmp_path, TOP.replace('auth = ["client_certificate"]', "")).context
+    # Without the table the listener must not ask: a browser would show its user a choice of certificates.
     assert plain.verify_mode is ssl.CERT_NONE
     assert plain.get_ca_certs() == []
 

@@ -315,6 +315,7 @@ def test_a_resumed_session_is_still_that_client(start: Start, version: ssl.TLSVe
     assert not first.session.has_ticket
     again = resumed(mount, context, first.session)
     assert again.session_reused is (version is ssl.TLSVersion.TLSv1_2)
+    # What is tested is the end of a real certificate, in OpenSSL's clock and ours: that moment has to pass.
     time.sleep(max(0, client.certificate.not_valid_after_utc.timestamp() - time.time()) + 0.1)
     before = mount.upstream.count()
     with contextlib.suppress(OSError):

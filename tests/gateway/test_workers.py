@@ -236,7 +236,7 @@ def test_the_end_of_the_parent_is_the_end_of_all(place: tuple[Path, ExitStack]) 
     gateway.process.wait(DEADLINE)
     end = time.monotonic() + DEADLINE
     while [pid for pid in pids if alive(pid)] and time.monotonic() < end:
-        time.sleep(0.05)  # their parent is gone: nobody tells
+        time.sleep(0.05)  # a poll with a deadline: their parent, who would be told of their end, is gone
     assert not [pid for pid in pids if alive(pid)]
     gateway.stop()
 

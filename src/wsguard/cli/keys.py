@@ -6,12 +6,12 @@ import json
 import secrets
 import sys
 import time
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from cyclopts import App, Parameter
 
+from wsguard.cli.configured import written_values
 from wsguard.vocabulary.bounds import DEFAULTS
 from wsguard.vocabulary.errors import ConfigurationError
 
@@ -151,13 +151,7 @@ def _key_file(config: Path | None, file: Path | None) -> Path:
         raise ConfigurationError("--config, --file", found, "one: --config wsguard.toml, or --file keys.toml")
     if config is None:
         return cast("Path", file)
-    try:
-        written: dict[str, Any] = tomllib.loads(config.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigurationError("--config", f"{config} ({error.strerror})", "a TOML file that can be read") from None
-    except ValueError as error:
-        raise ConfigurationError("--config", f"{config} ({error})", "TOML") from None
-    table: Any = written.get("api_keys")
+    table: Any = written_values(config).get("api_keys")
     named: Any = cast("dict[str, Any]", table).get("file") if isinstance(table, dict) else None
     if not isinstance(named, str) or not named:
         raise ConfigurationError("api_keys.file", f"none in {config}", '[api_keys] with file = "keys.toml"')

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import sys
 import time
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from cyclopts import App, Parameter
 
+from wsguard.cli.configured import written_values
 from wsguard.vocabulary.errors import ConfigurationError, WSGuardError
 
 if TYPE_CHECKING:
@@ -141,13 +141,7 @@ def _admin_path(config: Path | None, admin: str | None) -> Path:
         raise ConfigurationError("--config, --admin", found, "one: --config wsguard.toml, or --admin unix:PATH")
     if config is None:
         return read_admin_path(cast("str", admin))
-    try:
-        written: dict[str, Any] = tomllib.loads(config.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigurationError("--config", f"{config} ({error.strerror})", "a TOML file that can be read") from None
-    except ValueError as error:
-        raise ConfigurationError("--config", f"{config} ({error})", "TOML") from None
-    named = written.get("admin")
+    named = written_values(config).get("admin")
     if not isinstance(named, str):
         raise ConfigurationError("admin", f"none in {config}", 'admin = "unix:/run/wsguard/admin.sock"')
     return config.parent / read_admin_path(named)
