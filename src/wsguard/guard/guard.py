@@ -68,7 +68,6 @@ _REPLAYS = 4096
 # The mark of a ticket that a page has redeemed: there is no socket to close.
 _NO_SESSION = b"page"
 _ENDED = "session ended"
-_ELSEWHERE_A_MINUTE = 120
 # How many intervals a live socket outlives the last yes about its cookie while the app cannot be asked.
 _BORNE = 3
 
@@ -449,7 +448,9 @@ class Guard:
 
     def _may_ask_others(self, address: str) -> bool:
         desk = cast("Desk", self._desk)
-        return desk.rates.take(("elsewhere", address_key(address)), _ELSEWHERE_A_MINUTE, self.clock()) is None
+        # As many as handshakes: behind one address may be a whole company, whose pages all renew.
+        most = self.limits.attempts_address
+        return desk.rates.take(("elsewhere", address_key(address)), most, self.clock()) is None
 
     async def _answer_here(self, endpoint: Endpoint, request: EndpointRequest) -> EndpointResponse:
         desk = cast("Desk", self._desk)
