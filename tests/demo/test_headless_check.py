@@ -34,7 +34,7 @@ def headless_check(home: Path, *arguments: str) -> tuple[int, list[str]]:
 def test_every_hijack_works_without_the_guard_in_front_and_none_with_it(tmp_path: Path) -> None:
     code, lines = headless_check(tmp_path)
     assert code == 0, lines
-    assert [line.split()[0] for line in lines[:-1]] == ["ok"] * 12
+    assert [line.split()[0] for line in lines[:-1]] == ["ok"] * 21
     assert lines[-1].startswith("PASSED ")
 
 
@@ -44,6 +44,7 @@ def test_without_the_guard_it_fails_because_the_guarded_app_is_hijacked(tmp_path
     assert lines[-1].startswith("FAILED ")
     assert "guarded.localhost was hijacked by the sibling attacker (Chromium, Firefox)" in lines[-1]
     assert "guarded.localhost was hijacked by the cross-site attacker (Chromium with third-party cookies)" in lines[-1]
+    assert "tickets.localhost was hijacked by the sibling attacker (Chromium, Firefox)" in lines[-1]
     assert "open.localhost" not in lines[-1]
 
 

@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from wsguard.demo.check import victim as victim_module
-from wsguard.demo.check.findings import HIJACKED, NOT_LOGGED, NOT_STOLEN, REFUSED, WORKS, Finding, expected
+from wsguard.demo.check.findings import (
+    BROKEN,
+    HIJACKED,
+    NOT_LOGGED,
+    NOT_STOLEN,
+    OUTLIVED,
+    REFUSED,
+    REVOKED,
+    WORKS,
+    Finding,
+    expected,
+)
 from wsguard.demo.check.victim import Victim
 from wsguard.demo.observations import MESSAGES_KEPT, Message, Observations
 from wsguard.demo.places import App, Caller, Case, Places
@@ -22,7 +33,15 @@ if TYPE_CHECKING:
 
 PLACES = Places(8440, 8441)
 SIBLING = Case(Caller.SIBLING, App.GUARDED)
-REFUSED_LINE = {"event": "handshake.refused", "status": 403, "reason": "origin.not_allowed", "hint": "origins += …"}
+GUARDED_HOST, TICKETS_HOST = "guarded.localhost:8441", "tickets.localhost:8441"
+REFUSED_LINE = {
+    "event": "handshake.refused",
+    "kind": "handshake",
+    "status": 403,
+    "reason": "origin.not_allowed",
+    "host": GUARDED_HOST,
+    "hint": "origins += …",
+}
 
 
 class OnlyObservations:
@@ -46,6 +65,9 @@ def seen() -> OnlyObservations:
         (Case(Caller.CROSS_SITE, App.OPEN), HIJACKED),
         (Case(Caller.SIBLING, App.GUARDED), REFUSED),
         (Case(Caller.CROSS_SITE, App.GUARDED), REFUSED),
+        (Case(Caller.OWN, App.TICKETS), WORKS),
+        (Case(Caller.SIBLING, App.TICKETS), REFUSED),
+        (Case(Caller.CROSS_SITE, App.TICKETS), REFUSED),
     ],
 )
 def test_what_must_be_found(case: Case, must_be: str) -> None:
@@ -79,6 +101,36 @@ def test_nothing_stolen_is_a_refusal_only_if_the_log_holds_that_origin(
     assert asyncio.run(victim._confirmed(SIBLING)) == REFUSED
     seen.observations.begin(SIBLING)
     assert asyncio.run(victim._confirmed(SIBLING)) == NOT_LOGGED
+
+
+def test_a_refusal_counts_for_the_app_whose_handshake_it_was(seen: OnlyObservations) -> None:
+    sibling = "https://evil.tickets.localhost:8440"
+    case = Case(Caller.SIBLING, App.TICKETS)
+    for other in ({"host": GUARDED_HOST}, {"kind": "page"}, {"host": "rebound.example:8441"}):
+        seen.observations.log_line({**REFUSED_LINE, "host": TICKETS_HOST, "origin": sibling, **other})
+        assert seen.observations.cases[case].refusal is None
+    seen.observations.log_line({**REFUSED_LINE, "host": TICKETS_HOST, "origin": sibling})
+    assert seen.observations.cases[case].outcome(case.caller) == "refused"
+
+
+def test_only_a_socket_that_a_revocation_has_closed_is_revoked(seen: OnlyObservations) -> None:
+    case = Case(Caller.OWN, App.TICKETS)
+    seen.observations.begin(case)
+    seen.observations.admitted(case)
+    seen.observations.log_line({"event": "session.closed", "host": TICKETS_HOST, "code": 1001})
+    assert seen.observations.cases[case].outcome(case.caller) == "connected"
+    seen.observations.log_line(
+        {"event": "session.closed", "host": TICKETS_HOST, "code": 3000, "reason": "session.revoked"}
+    )
+    assert seen.observations.cases[case].outcome(case.caller) == "revoked"
+
+
+def test_a_finding_may_have_to_be_another_thing_than_its_case() -> None:
+    own = Case(Caller.OWN, App.TICKETS)
+    assert Finding("any", own, REVOKED, must_be=REVOKED).as_expected
+    for found in (WORKS, OUTLIVED, BROKEN):
+        finding = Finding("any", own, found, must_be=REVOKED)
+        assert not finding.as_expected
 
 
 def test_reports_are_bounded_and_junk_is_ignored() -> None:

@@ -11,7 +11,7 @@ from cyclopts import Parameter, validators
 from wsguard.demo.errors import DemoError
 
 DEFAULT_PORT = 8440
-EXTRAS = {"websockets": "demo", "cryptography": "demo", "playwright": "browser"}
+EXTRAS = {"websockets": "demo", "cryptography": "demo", "joserfc": "demo", "playwright": "browser"}
 
 SelfTest = Annotated[bool, Parameter(negative="")]
 

@@ -1,5 +1,5 @@
 """
-An installed Chromium in a throw-away profile, so that nobody clicks through six certificate warnings.
+An installed Chromium in a throw-away profile, so that nobody clicks through a certificate warning for each name.
 
 It trusts one thing more than usual: the public key of the demo's own leaf. Nothing of the user's own profile is read
 or changed. Third-party cookies are allowed, as in stock Chrome (Debian's build blocks them and hides half of the demo).

@@ -60,6 +60,8 @@ class Observation:
     received: deque[Message] = field(default_factory=lambda: deque[Message](maxlen=MESSAGES_KEPT))
     refusal: Refusal | None = None
     turned_away: bool = False
+    token_withheld: bool = False
+    revoked: bool = False
     ended: bool = False
 
     def outcome(self, caller: Caller) -> str:
@@ -68,6 +70,8 @@ class Observation:
             return "idle"
         if self.received:
             return "hijacked"
+        if self.revoked:
+            return "revoked"
         if self.refusal:
             return "refused"
         if self.admitted and caller is Caller.OWN:
@@ -121,6 +125,11 @@ class Observations:
         self.cases[case].received.append(message)
         self._tell()
 
+    def token_withheld(self, case: Case) -> None:
+        """The page asked for its victim's token, and the browser did not let it read the answer."""
+        self.cases[case].token_withheld = True
+        self._tell()
+
     def ended(self, case: Case) -> None:
         """The socket of *case* is closed, or never opened."""
         self.cases[case].ended = True
@@ -130,12 +139,15 @@ class Observations:
         """The gateway decided something."""
         self._log_lines += 1
         self.log.append({"number": self._log_lines, **line})
-        if line.get("event") == "handshake.refused":
-            self._refused(line)
+        app = self._places.app_at(str(line.get("host")))
+        if app is not None and line.get("event") == "handshake.refused" and line.get("kind") == "handshake":
+            self._refused(app, line)
+        if app is not None and line.get("event") == "session.closed" and line.get("reason") == "session.revoked":
+            self.cases[Case(Caller.OWN, app)].revoked = True
         self._tell()
 
-    def _refused(self, line: Mapping[str, object]) -> None:
-        case = self._places.case_from(str(line.get("origin")), App.GUARDED)
+    def _refused(self, app: App, line: Mapping[str, object]) -> None:
+        case = self._places.case_from(str(line.get("origin")), app)
         if case is not None:
             status = line.get("status")
             self.cases[case].refusal = Refusal(

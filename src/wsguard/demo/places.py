@@ -1,9 +1,9 @@
 """
 Who lives where in the demo.
 
-Two apps (one open, one guarded) and three kinds of page that open a socket to them make six cases. Browsers resolve
-every name under `.localhost` to loopback by themselves; `evil.open.localhost` is one *site* with `open.localhost`
-(all of its cookies ride along), `evil.localhost` is another site.
+Three apps (open, guarded, guarded by tickets) and three kinds of page that open a socket to them make nine cases.
+Browsers resolve every name under `.localhost` to loopback by themselves; `evil.open.localhost` is one *site* with
+`open.localhost` (all of its cookies ride along), `evil.localhost` is another site.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from typing import NamedTuple
 
 
 class App(StrEnum):
-    """The two copies of the chat."""
+    """The copies of the chat: bare, behind wsguard, and behind wsguard with its sibling's origin listed, for tickets."""
 
     OPEN = "open"
     GUARDED = "guarded"
+    TICKETS = "tickets"
 
 
 class Caller(StrEnum):
@@ -39,7 +40,12 @@ class Case(NamedTuple):
     app: App
 
 
+BEHIND_THE_GATEWAY = (App.GUARDED, App.TICKETS)
 CASES = tuple(Case(caller, app) for caller in Caller for app in App)
+
+
+# A gateway's routes go by path: the chat that wants a ticket has one of its own.
+CHAT_PATHS = {App.OPEN: "/chat", App.GUARDED: "/chat", App.TICKETS: "/ws/chat"}
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,7 @@ class Places:
     Every address of a running demo.
 
     *port* belongs to the demo itself: landing page, open app, attackers' pages. *gateway_port* is where the guarded
-    app is reached.
+    apps are reached.
     """
 
     port: int
@@ -59,20 +65,23 @@ class Places:
         """The origin of the page that explains it all."""
         return f"https://localhost:{self.port}"
 
-    @property
-    def recorder(self) -> str:
+    def recorder(self, app: App) -> str:
         """
-        Where the attackers' pages knock to learn what a browser sends to `guarded.localhost`.
+        Return where the attackers' pages knock to learn what a browser sends to *app*, which is behind the gateway.
 
         It is that host on the demo's own port. Cookies and sites know no ports, so the same cookies ride as to the
         gateway, whose log rightly does not tell them.
         """
-        return f"https://guarded.localhost:{self.port}"
+        return f"https://{app}.localhost:{self.port}"
 
     def app(self, app: App) -> str:
         """Return the origin of *app*."""
-        port = self.gateway_port if app is App.GUARDED else self.port
+        port = self.gateway_port if app in BEHIND_THE_GATEWAY else self.port
         return f"https://{app}.localhost:{port}"
+
+    def chat(self, app: App) -> str:
+        """Return the wss address of *app*'s chat."""
+        return websocket_url(self.app(app), CHAT_PATHS[app])
 
     def caller(self, case: Case) -> str:
         """Return the origin of the page that opens the socket in *case*."""
@@ -92,13 +101,17 @@ class Places:
     @cached_property
     def origins(self) -> tuple[str, ...]:
         """Every origin that a browser visits, in the order in which a person meets them."""
-        met = [self.landing, *(self.caller(case) for case in CASES), self.recorder]
+        met = [self.landing, *(self.caller(case) for case in CASES), *map(self.recorder, BEHIND_THE_GATEWAY)]
         return tuple(dict.fromkeys(met))
 
     @property
     def host_names(self) -> tuple[str, ...]:
         """The names that the certificate must list (browsers refuse `*.localhost`)."""
         return tuple(dict.fromkeys(host_of(origin).rsplit(":", 1)[0] for origin in self.origins))
+
+    def app_at(self, host: str) -> App | None:
+        """Return the app that is reached at the Host field *host*."""
+        return next((app for app in App if host_of(self.app(app)) == host), None)
 
     def case_from(self, origin: str, app: App) -> Case | None:
         """Return the case of a page with *origin* that opens a socket to *app*, or None for a page not ours."""

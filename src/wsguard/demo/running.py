@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 import ssl
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -11,15 +12,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from wsguard.admin.client import ask_admin
 from wsguard.demo.errors import DemoError
 from wsguard.demo.gateway_process import gateway
 from wsguard.demo.loopback import listeners, loopback_addresses
 from wsguard.demo.observations import Observations
-from wsguard.demo.places import ATTACKERS, CASES, App, Places, host_of
+from wsguard.demo.places import ATTACKERS, BEHIND_THE_GATEWAY, CASES, App, Caller, Case, Places, host_of
 from wsguard.demo.sites.attackers import Attacker, Recorder
 from wsguard.demo.sites.chat import Chat
 from wsguard.demo.sites.landing import Landing
 from wsguard.demo.sites.server import serving_tls, serving_unix
+from wsguard.demo.sites.tokens import TokenIssuer
 from wsguard.dev_ca import DevelopmentAuthority
 
 if TYPE_CHECKING:
@@ -37,6 +40,20 @@ class Demo:
     chats: dict[App, Chat]
     identity: ServerIdentity
     failure: asyncio.Future[DemoError]
+    revocations: Revocations
+
+
+class Revocations:
+    """What *Revoke* on the landing page does: the app ends its login, and the gateway, asked by its admin socket, the rest."""
+
+    def __init__(self, chat: Chat, admin: Path) -> None:
+        self._chat = chat
+        self._admin = admin
+
+    async def revoke(self) -> None:
+        """Revoke everybody who has a socket open to the chat that wants tickets."""
+        for subject in self._chat.sign_out_readers():
+            await asyncio.to_thread(ask_admin, self._admin, "POST", "/revocations", {"subject": subject})
 
 
 @dataclass(frozen=True)
@@ -73,33 +90,38 @@ async def running_demo(places: Places, *, guard: bool = True) -> AsyncGenerator[
     """
     Start everything on *places*.
 
-    Without *guard* the guarded app stands in the gateway's place, bare: the check uses it to show that it would notice.
+    Without *guard* the guarded apps stand in the gateway's place, bare: the check uses it to show that it would notice.
     """
     observations = Observations(places)
     failure: asyncio.Future[DemoError] = asyncio.get_running_loop().create_future()
-    chats = {app: Chat(app, places, observations) for app in App}
+    tokens = TokenIssuer(places.app(App.TICKETS), secrets.token_hex(32))
+    chats = {app: Chat(app, places, observations, tokens) for app in App}
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="wsguard-demo-")))
         identity = ServerIdentity.issue(places, folder)
-        own = _sites_on_own_port(places, observations, chats)
-        guarded: dict[str, Site] = {host_of(places.app(App.GUARDED)): chats[App.GUARDED]}
+        revocations = Revocations(chats[App.TICKETS], folder / "admin" / "admin.sock")
+        own = _sites_on_own_port(places, observations, chats, revocations)
+        guarded: dict[str, Site] = {host_of(places.app(app)): chats[app] for app in BEHIND_THE_GATEWAY}
         await stack.enter_async_context(serving_tls(own, listeners(places.port), identity.context()))
         if guard:
             await stack.enter_async_context(serving_unix(guarded, folder / "app.sock"))
-            configuration = _gateway_configuration(places, identity, folder)
+            configuration = _gateway_configuration(places, identity, tokens, folder)
             running = await stack.enter_async_context(gateway(configuration, observations.log_line))
             running.ended.add_done_callback(lambda _: failure.set_result(running.failure()))
         else:
             await stack.enter_async_context(serving_tls(guarded, listeners(places.gateway_port), identity.context()))
-        yield Demo(places, observations, chats, identity, failure)
+        yield Demo(places, observations, chats, identity, failure, revocations)
 
 
-def _sites_on_own_port(places: Places, observations: Observations, chats: dict[App, Chat]) -> dict[str, Site]:
+def _sites_on_own_port(
+    places: Places, observations: Observations, chats: dict[App, Chat], revocations: Revocations
+) -> dict[str, Site]:
     sites: dict[str, Site] = {
-        host_of(places.landing): Landing(places, observations),
+        host_of(places.landing): Landing(places, observations, revocations.revoke),
         host_of(places.app(App.OPEN)): chats[App.OPEN],
-        host_of(places.recorder): Recorder(places, observations),
     }
+    for app in BEHIND_THE_GATEWAY:
+        sites[host_of(places.recorder(app))] = Recorder(app, places, observations)
     attacking = [case for case in CASES if case.caller in ATTACKERS]
     for origin in {places.caller(case) for case in attacking}:
         cases = tuple(case for case in attacking if places.caller(case) == origin)
@@ -107,18 +129,54 @@ def _sites_on_own_port(places: Places, observations: Observations, chats: dict[A
     return sites
 
 
-def _gateway_configuration(places: Places, identity: ServerIdentity, folder: Path) -> Path:
-    """Write the gateway's configuration: what anybody would write for an app of their own."""
+GATEWAY = """\
+listen = {listen}
+cert = {cert}
+key = {key}
+upstream = {upstream}
+origins = [{guarded}]
+hosts = ["guarded.localhost"]
+public_url = {tickets}
+admin = {admin}
+store = "sqlite:wsguard.db"
+
+[jwt.{tickets}]
+audience = [{tickets}]
+secret_file = "jwt.secret"
+
+[ticket]
+sold_for = ["bearer"]
+
+[[route]]
+path = "/ws/*"
+hosts = ["tickets.localhost"]
+origins = [{tickets}, {sibling}]
+auth = ["ticket"]
+
+[[route]]
+path = "/*"
+hosts = ["guarded.localhost", "tickets.localhost"]
+anonymous = true
+"""
+
+
+def _gateway_configuration(places: Places, identity: ServerIdentity, tokens: TokenIssuer, folder: Path) -> Path:
+    """Write the gateway's configuration: what anybody would write for apps of their own."""
+    tokens.write_secret(folder / "jwt.secret")
+    (folder / "admin").mkdir(mode=0o700)
     settings: dict[str, str | list[str]] = {
         "listen": [f"{_in_brackets(address)}:{places.gateway_port}" for address in loopback_addresses()],
         "cert": str(identity.certificate),
         "key": str(identity.key),
         "upstream": f"unix:{folder / 'app.sock'}",
-        "origins": [places.app(App.GUARDED)],
-        "hosts": ["guarded.localhost"],
+        "admin": f"unix:{folder / 'admin' / 'admin.sock'}",
+        "guarded": places.app(App.GUARDED),
+        "tickets": places.app(App.TICKETS),
+        "sibling": places.caller(Case(Caller.SIBLING, App.TICKETS)),
     }
     path = folder / "wsguard.toml"
-    path.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items()), encoding="utf-8")
+    written = GATEWAY.format_map({name: json.dumps(value) for name, value in settings.items()})
+    path.write_text(written, encoding="utf-8")
     return path
 
 

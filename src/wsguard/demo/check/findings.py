@@ -16,6 +16,8 @@ HIJACKED = "hijacked"
 REFUSED = "refused"
 NOT_STOLEN = "nothing stolen"
 NOT_LOGGED = "nothing stolen, but the decision log holds no refusal"
+REVOKED = "closed by its revocation"
+OUTLIVED = "outlived its revocation"
 UNDECIDED = "no answer in time"
 
 
@@ -28,16 +30,17 @@ def expected(case: Case) -> str:
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found in *case* in one browser."""
+    """What was found in *case* in one browser; *must_be*, where it is another thing than to be expected of the case."""
 
     browser: str
     case: Case
     found: str
+    must_be: str | None = None
 
     @property
     def as_expected(self) -> bool:
         """Say whether it is what must be found."""
-        return self.found == expected(self.case)
+        return self.found == (self.must_be or expected(self.case))
 
     @property
     def complaint(self) -> str:

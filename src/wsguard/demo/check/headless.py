@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from wsguard.demo.check.browsers import CHECKED_BROWSERS
-from wsguard.demo.check.findings import HIJACKED, REFUSED, Finding
+from wsguard.demo.check.findings import HIJACKED, REFUSED, REVOKED, Finding
 from wsguard.demo.check.victim import Victim
 from wsguard.demo.places import App, Caller, Case
 from wsguard.demo.running import running_demo
@@ -48,7 +48,7 @@ async def check(places: Places, *, guard: bool = True, signed_in: bool = True) -
 
 
 async def _use(browser: CheckedBrowser, playwright: Playwright, demo: Demo, report: Report, *, signed_in: bool) -> None:
-    """Use both apps in *browser*, then visit the attacker of each."""
+    """Use all apps in *browser*, visit the attacker of each, and be revoked where tickets are wanted."""
     async with browser.opened(playwright, demo.identity.authority_certificate) as context:
         victim = Victim(demo, context)
         for app in App:
@@ -59,6 +59,8 @@ async def _use(browser: CheckedBrowser, playwright: Playwright, demo: Demo, repo
         for app in App:
             case = Case(browser.attacker, app)
             report.add(Finding(browser.name, case, await victim.visit_attacker(case)))
+        own = Case(Caller.OWN, App.TICKETS)
+        report.add(Finding(browser.name, own, await victim.see_revocation(), must_be=REVOKED))
 
 
 class Report:
@@ -105,6 +107,6 @@ class Report:
         hijacks = sum(finding.found == HIJACKED for finding in attacks)
         refusals = sum(finding.found == REFUSED for finding in attacks)
         return (
-            f"{hijacks} hijacks worked on open.localhost, {refusals} were refused on guarded.localhost, "
-            "and both apps work on their own pages"
+            f"{hijacks} hijacks worked on open.localhost, {refusals} were refused on guarded.localhost and "
+            "tickets.localhost, and all apps work on their own pages"
         )

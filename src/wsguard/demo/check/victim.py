@@ -13,7 +13,9 @@ from wsguard.demo.check.findings import (
     HIJACKED,
     NOT_LOGGED,
     NOT_STOLEN,
+    OUTLIVED,
     REFUSED,
+    REVOKED,
     UNDECIDED,
     WORKS,
 )
@@ -22,7 +24,7 @@ from wsguard.demo.places import App, Caller, Case
 from wsguard.demo.sites.chat import CORRESPONDENT
 
 if TYPE_CHECKING:
-    from playwright.async_api import BrowserContext
+    from playwright.async_api import BrowserContext, Page
 
     from wsguard.demo.running import Demo
 
@@ -31,7 +33,7 @@ LOG_DEADLINE = 5.0
 
 
 class Victim:
-    """A person signed in to both apps, in one browser."""
+    """A person signed in to all apps, in one browser."""
 
     def __init__(self, demo: Demo, browser: BrowserContext) -> None:
         self._demo = demo
@@ -43,14 +45,31 @@ class Victim:
         page = await self._browser.new_page()
         try:
             async with asyncio.timeout(STEP_DEADLINE):
-                await page.goto(self._demo.places.page(Case(Caller.OWN, app)))
-                await page.locator("body[data-state=connected]").wait_for()
-                await page.get_by_text(await self._plant(app)).wait_for()
+                connected = await self._open(page, app)
+                planted = await self._plant(app)  # in any case: an attacker may read what the own page cannot
+                if not connected:
+                    return BROKEN
+                await page.get_by_text(planted).wait_for()
         except (PlaywrightError, TimeoutError):
             return BROKEN
         finally:
             await page.close()
         return WORKS
+
+    async def see_revocation(self) -> str:
+        """Read the chat that a ticket opened, and be revoked."""
+        page = await self._browser.new_page()
+        try:
+            async with asyncio.timeout(STEP_DEADLINE):
+                if not await self._open(page, App.TICKETS):
+                    return BROKEN
+                await self._demo.revocations.revoke()
+                await page.locator("body[data-state=closed][data-code='3000']").wait_for()
+        except (PlaywrightError, TimeoutError):
+            return OUTLIVED
+        finally:
+            await page.close()
+        return REVOKED
 
     async def visit_attacker(self, case: Case) -> str:
         """Look at an attacker's page, as people look at pages."""
@@ -65,6 +84,12 @@ class Victim:
         finally:
             await page.close()
         return await self._confirmed(case) if outcome == NOT_STOLEN else outcome
+
+    async def _open(self, page: Page, app: App) -> bool:
+        """Open *app*'s own page and say whether its socket is open."""
+        await page.goto(self._demo.places.page(Case(Caller.OWN, app)))
+        await page.locator("body[data-state]").wait_for()
+        return await page.locator("body").get_attribute("data-state") == "connected"
 
     async def _plant(self, app: App) -> str:
         text = f"Only for you: {secrets.token_hex(8)}"

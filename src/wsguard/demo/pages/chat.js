@@ -1,19 +1,32 @@
 // The chat's own page. Messages are put in as text, never as HTML.
 
+import { open } from "/socket.js";
+
 const COOKIES = ["__Host-session", "session_none"];
 
 const messages = document.getElementById("messages");
-const socket = new WebSocket(`wss://${location.host}/chat`);
+let socket = null;
 
-socket.onmessage = ({ data }) => {
-  const event = JSON.parse(data);
-  if (event.kind === "session") greet(event);
-  if (event.kind === "message") show(event);
-};
-socket.onclose = () => {
+open().then(follow, () => end("Not connected. Reload to sign in again."));
+
+function follow(opened) {
+  socket = opened;
+  socket.onmessage = ({ data }) => {
+    const event = JSON.parse(data);
+    if (event.kind === "session") greet(event);
+    if (event.kind === "message") show(event);
+  };
+  socket.onclose = ({ code, reason }) => {
+    document.body.dataset.code = code;
+    end(reason ? `Closed: ${code} ${reason}. Reload to sign in again.` : "Not connected. Reload to sign in again.");
+  };
+}
+
+function end(why) {
   document.body.dataset.state = "closed";
-  document.getElementById("who").textContent = "Not connected. Reload to sign in again.";
-};
+  document.getElementById("who").textContent = why;
+  document.getElementById("where").textContent = "";
+}
 
 function greet({ user, cookies }) {
   document.body.dataset.state = "connected";
@@ -43,6 +56,6 @@ function show({ sender, text }) {
 document.getElementById("form").onsubmit = (event) => {
   event.preventDefault();
   const field = document.getElementById("text");
-  if (socket.readyState === WebSocket.OPEN) socket.send(field.value);
+  if (socket?.readyState === WebSocket.OPEN) socket.send(field.value);
   field.value = "";
 };

@@ -7,20 +7,31 @@ const OUTCOMES = {
   connected: "Works",
   hijacked: "Hijacked",
   refused: "Refused",
+  revoked: "Revoked",
   "turned-away": "Nothing stolen",
   failed: "No connection",
 };
 const COOKIES = ["__Host-session", "session_none"];
-const APPS = { open: "Unprotected", guarded: "Behind wsguard" };
+const APPS = { open: "Unprotected", guarded: "Behind wsguard", tickets: "Behind wsguard, with tickets" };
 const TOUR = [
-  ["own", "open"], ["own", "guarded"],
-  ["cross-site", "guarded"], ["cross-site", "open"],
-  ["sibling", "guarded"], ["sibling", "open"],
+  ["own", "open"], ["own", "guarded"], ["own", "tickets"],
+  ["cross-site", "open"], ["cross-site", "guarded"], ["cross-site", "tickets"],
+  ["sibling", "open"], ["sibling", "guarded"], ["sibling", "tickets"],
+  ["own", "tickets"], // stays open, to be revoked
 ];
+const VERDICTS = {
+  "handshake.refused": "refused",
+  "session.opened": "opened",
+  "session.closed": "closed",
+  "session.revoked": "revoked",
+  "ticket.sold": "ticket",
+};
+const BY = { client: "the client", upstream: "the app" };
 const WINDOW = { width: 560, height: 740 };
 const PACE_MS = 900; // a person should see what happens
 
 const cards = new Map();
+let feed = null;
 let state = null;
 let tour = null;
 let lastLogNumber = 0;
@@ -28,7 +39,7 @@ let lastLogNumber = 0;
 // --- the feed -------------------------------------------------------------------------------------------------------
 
 function follow() {
-  const feed = new WebSocket(`wss://${location.host}/feed`);
+  feed = new WebSocket(`wss://${location.host}/feed`);
   feed.onopen = () => setLive(true);
   feed.onmessage = ({ data }) => {
     state = JSON.parse(data);
@@ -70,6 +81,7 @@ function cardOf({ caller, app, page }) {
       event.preventDefault();
       openWindow(page, key);
     };
+    card.querySelector(".revoke").onclick = () => feed.send("revoke");
     document.querySelector(`[data-caller=${caller}]`).append(card);
     cards.set(key, card);
   }
@@ -80,20 +92,31 @@ function renderCard(card, seen) {
   card.dataset.outcome = seen.outcome;
   card.querySelector(".outcome").textContent = OUTCOMES[seen.outcome];
   card.querySelector(".says").textContent = says(seen);
+  card.querySelector(".revoke").hidden = !(seen.app === "tickets" && seen.outcome === "connected");
   renderStolen(card.querySelector(".stolen"), seen);
   renderFacts(card.querySelector(".facts"), seen);
 }
 
 function says(seen) {
   switch (seen.outcome) {
-    case "connected": return "Signed in as Ada. The app’s own page reads the chat.";
+    case "connected": return seen.app === "tickets"
+      ? "Signed in as Ada. A ticket opened the socket; the token that bought it is in this page’s hands alone."
+      : "Signed in as Ada. The app’s own page reads the chat.";
+    case "revoked": return "Closed at once, with code 3000. The token buys no other ticket.";
     case "hijacked": return "The app took the attacker’s socket for yours. The attacker’s server reads along, live:";
-    case "refused": return "Refused before the app heard of it. The attacker’s page only learns that it failed.";
+    case "refused": return whyRefused(seen);
     case "turned-away": return whyTurnedAway(seen);
     case "failed": return `Has this browser accepted the certificate of ${state.origins[seen.app]}?`;
     case "trying": return "The page is open.";
     default: return seen.caller === "own" ? "Opening it signs you in." : host(seen.origin);
   }
+}
+
+function whyRefused({ refusal, token_withheld }) {
+  if (refusal.reason !== "credential.missing") return "Refused before the app heard of it. The attacker’s page only learns that it failed.";
+  return token_withheld
+    ? "Its origin may come in, but it has no ticket: the browser lets no other page read the token that buys one."
+    : "Its origin may come in, but it has no ticket.";
 }
 
 function whyTurnedAway({ caller, sent }) {
@@ -108,7 +131,7 @@ function renderStolen(list, { received }) {
   list.scrollTop = list.scrollHeight;
 }
 
-function renderFacts(list, { caller, app, outcome, origin, sent, refusal }) {
+function renderFacts(list, { caller, app, outcome, origin, sent, refusal, token_withheld }) {
   const facts = [];
   if (sent || refusal) {
     facts.push(["Origin", element("code", {}, sent ? sent.origin : origin)]);
@@ -117,7 +140,9 @@ function renderFacts(list, { caller, app, outcome, origin, sent, refusal }) {
   if (sent && caller !== "own") facts.push(["Sec-Fetch-Site", element("code", {}, sent.fetch_metadata["Sec-Fetch-Site"] ?? "not sent")]);
   if (refusal && outcome === "refused") {
     facts.push(["Answer", element("span", {}, element("code", {}, `${refusal.status}`), " because ", element("code", {}, refusal.reason))]);
-    facts.push(["Allow-list", element("code", {}, state.origins[app])]);
+    const listed = app === "tickets" ? [state.origins[app], state.listed_sibling] : [state.origins[app]];
+    facts.push(["Allow-list", element("span", {}, ...listed.map((entry) => element("code", { class: "entry" }, entry)))]);
+    if (token_withheld) facts.push(["Token", "asked for, not readable"]);
   }
   list.hidden = facts.length === 0;
   list.replaceChildren(...facts.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]));
@@ -141,11 +166,13 @@ function renderLog() {
 }
 
 function logLine(line) {
-  const verdict = { "handshake.refused": "refused", "session.opened": "opened", "session.closed": "closed" }[line.event] ?? line.event;
+  const verdict = VERDICTS[line.event] ?? line.event;
   const why = element("span", { class: "why" });
   if (line.event === "handshake.refused") why.append(`${line.status} ${line.reason} `, element("i", {}, line.hint ?? ""));
+  if (line.event === "ticket.sold") why.append(element("i", {}, `to ${line.subject}, for ${line.path}`));
+  if (line.event === "session.revoked") why.append(element("i", {}, `${line.subject}: ${line.closed} closed`));
   if (line.event === "session.opened") why.append(element("i", {}, `${line.host}${line.path}`));
-  if (line.event === "session.closed") why.append(element("i", {}, `${line.code ?? "no code"} by the ${line.by}, ${line.seconds} s`));
+  if (line.event === "session.closed") why.append(element("i", {}, `${line.code ?? "no code"} by ${BY[line.by] ?? line.by}, ${line.seconds} s`));
   return element(
     "li", { "data-verdict": verdict },
     element("time", {}, clock(line.time)),
@@ -204,7 +231,7 @@ function nextStep() {
   tour.moving = false;
   if (tour.step === TOUR.length) {
     tour = null;
-    tell("Done. The last attacker’s window still reads along: open the unprotected chat and type something.");
+    tell("Done. The window holds a chat that a ticket opened: press Revoke in the third column, and it closes.");
     document.body.dataset.tour = "done";
     return;
   }

@@ -2,7 +2,7 @@
 The attackers: a page that opens the victim's chat, and the server that it reports to.
 
 The server speaks first and names the target, so that what happened before the page was there counts for nothing. The
-recorder is no attacker: it is knocked at by their pages and notes what this browser sends to `guarded.localhost`.
+recorder is no attacker: it is knocked at by their pages and notes what this browser sends to an app behind the gateway.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 from typing import TYPE_CHECKING, cast
 
 from wsguard.demo.observations import TEXT_KEPT, Message
-from wsguard.demo.places import App, Caller, Case, Places, websocket_url
+from wsguard.demo.places import BEHIND_THE_GATEWAY, App, Caller, Case, Places, websocket_url
 from wsguard.demo.sites.assets import asset, plain
 from wsguard.demo.sites.chat import SESSION_COOKIES
 from wsguard.demo.sites.site import is_handshake, origin_of, path_of, sent_with
@@ -58,15 +58,22 @@ class Attacker:
                 return
 
     def _page(self, case: Case) -> Response:
-        reachable = (self._places.caller(case), self._places.app(case.app), self._places.recorder)
-        return asset("attack.html", *(websocket_url(origin, "") for origin in reachable))
+        app = self._places.app(case.app)
+        reachable = (self._places.caller(case), app, self._places.recorder(case.app))
+        return asset("attack.html", app, *(websocket_url(origin, "") for origin in reachable))
 
     def _orders(self, case: Case) -> dict[str, str | None]:
-        recorder = websocket_url(self._places.recorder, "/handshake") if case.app is App.GUARDED else None
-        return {"target": websocket_url(self._places.app(case.app), "/chat"), "recorder": recorder}
+        app, recorder = self._places.app(case.app), self._places.recorder(case.app)
+        return {
+            "target": self._places.chat(case.app),
+            "recorder": websocket_url(recorder, "/handshake") if case.app in BEHIND_THE_GATEWAY else None,
+            "victim": app if case.app is App.TICKETS else None,
+        }
 
     def _note(self, case: Case, report: str | bytes) -> None:
         match _object(report):
+            case {"event": "token withheld"}:
+                self._observations.token_withheld(case)
             case {"event": "closed"}:
                 self._observations.ended(case)
             case {"event": "received", "frame": str(frame)}:
@@ -80,18 +87,19 @@ class Attacker:
 
 
 class Recorder:
-    """`guarded.localhost` on the demo's own port: notes what an attacker's handshake carries, and refuses it."""
+    """The host of *app* on the demo's own port: notes what an attacker's handshake carries, and refuses it."""
 
-    def __init__(self, places: Places, observations: Observations) -> None:
+    def __init__(self, app: App, places: Places, observations: Observations) -> None:
+        self._app = app
         self._places = places
         self._observations = observations
 
     def respond(self, request: Request) -> Response | None:
         """Note the handshake of an attacker's page; nothing is ever let through."""
-        case = self._places.case_from(origin_of(request), App.GUARDED)
+        case = self._places.case_from(origin_of(request), self._app)
         if is_handshake(request) and case is not None and case.caller is not Caller.OWN:
             self._observations.handshake(case, sent_with(request, SESSION_COOKIES))
-        return plain(403, "This port only notes which cookies a browser sends to guarded.localhost.")
+        return plain(403, f"This port only notes which cookies a browser sends to {self._app}.localhost.")
 
     async def converse(self, socket: ServerConnection) -> None:
         """Close: no handshake gets here."""
