@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 
 class App(StrEnum):
-    """The copies of the chat: bare, behind wsguard, and behind wsguard with its sibling's origin listed, for tickets."""
+    """The copies of the chat: bare, behind wsguard, and behind wsguard with its sibling listed, for tickets."""
 
     OPEN = "open"
     GUARDED = "guarded"

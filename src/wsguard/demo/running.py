@@ -44,7 +44,7 @@ class Demo:
 
 
 class Revocations:
-    """What *Revoke* on the landing page does: the app ends its login, and the gateway, asked by its admin socket, the rest."""
+    """What *Revoke* on the landing page does: the app ends its login, and the gateway ends its sockets."""
 
     def __init__(self, chat: Chat, admin: Path) -> None:
         self._chat = chat
