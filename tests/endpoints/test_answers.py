@@ -88,7 +88,7 @@ async def opened(world: World, fields: dict[str, str | None], target: bytes = b"
     assert isinstance(admission, Admission), admission
     assert admission.handle is not None
     session = Session(**admission.facts)
-    assert world.guard.register(session)
+    assert world.guard.live.register(session)
     session.bind(lambda code, reason: world.closed.append((session.public_id, code, reason)))
     return session, admission.handle
 

@@ -132,7 +132,7 @@ def test_a_replay_while_the_first_one_still_waits_for_its_101() -> None:
         assert isinstance(first, Admission)
         assert code_of(await world.shake(sold["protocols"])) == "ticket.used"
         session = Session(**first.facts)
-        assert world.guard.register(session)
+        assert world.guard.live.register(session)
         session.bind(lambda code, reason: world.closed.append((session.public_id, code, reason)))
         assert world.closed == [(session.public_id, 3000, "ticket.replayed")]
 
@@ -145,8 +145,8 @@ def test_replays_of_ended_sockets_are_not_kept_for_ever() -> None:
     async def scenario() -> None:
         guard = World().guard
         for number in range(5000):
-            guard._replayed(f"{number}".encode())
-        assert len(guard._replays) == 4096
+            guard.live.replayed(f"{number}".encode())
+        assert len(guard.live._replays) == 4096
 
     run(scenario)
 
@@ -250,7 +250,7 @@ def test_two_hundred_at_once_close_the_one_that_got_in() -> None:
             for _ in range(5):  # an upstream that takes its time
                 await asyncio.sleep(0)
             session = Session(**outcome.facts)
-            assert world.guard.register(session)
+            assert world.guard.live.register(session)
             session.bind(lambda code, reason: world.closed.append((session.public_id, code, reason)))
             return None
 

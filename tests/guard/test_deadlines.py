@@ -21,7 +21,7 @@ def timers_of(guard: Guard) -> int:
     return sum(
         1
         for timer in scheduled._scheduled
-        if not timer.cancelled() and getattr(timer._callback, "__self__", None) is guard.deadlines
+        if not timer.cancelled() and getattr(timer._callback, "__self__", None) is guard.live.deadlines
     )
 
 
@@ -31,8 +31,8 @@ def test_a_thousand_credentials_have_one_timer() -> None:
     async def scenario() -> None:
         guard = World().guard
         for number in range(1000):
-            guard.register(session_until(NOW + (number * 7919) % 1000 + 1, str(number)))
-        guard.register(session_until(None, "endless"))
+            guard.live.register(session_until(NOW + (number * 7919) % 1000 + 1, str(number)))
+        guard.live.register(session_until(None, "endless"))
         assert timers_of(guard) == 1
         guard.stop()
         assert timers_of(guard) == 0
@@ -57,7 +57,7 @@ def test_a_socket_that_cannot_be_closed_keeps_no_other_alive() -> None:
         first.bind(broken)
         second.bind(lambda code, reason: ended.set())
         for session in (first, second):
-            world.guard.register(session)
+            world.guard.live.register(session)
         world.now = NOW + 1
         async with asyncio.timeout(20):
             await ended.wait()
@@ -74,9 +74,9 @@ def test_ended_sockets_are_forgotten() -> None:
         guard = World().guard
         for number in range(5000):
             session = session_until(NOW + 3600, str(number))
-            guard.register(session)
+            guard.live.register(session)
             guard.sessions.remove(session)
-        assert len(guard.deadlines._heap) < 2000
+        assert len(guard.live.deadlines._heap) < 2000
         guard.stop()
 
     run(scenario)

@@ -70,7 +70,7 @@ class App:
         session = Session(**admission.facts)
         assert session.recheck is not None
         object.__setattr__(session.recheck, "interval", interval)
-        assert self.guard.register(session)
+        assert self.guard.live.register(session)
 
         def closer(code: int, reason: str) -> None:
             self.closed.append((code, reason, session.cause))

@@ -132,12 +132,12 @@ def test_while_nobody_can_say_what_was_revoked_nobody_is_let_in(tmp_path: Path) 
         await world.open([], ALICE)
         hidden = shared.file.with_name("elsewhere.db")
         shared.file.rename(hidden)
-        await until(lambda: world.guard._news is not None and not _is_current(world.guard._news))
+        await until(lambda: world.guard.live._news is not None and not _is_current(world.guard.live._news))
         assert code_of(await world.shake([], ALICE)) == "store.unavailable"
         assert refusal_of(await world.buy()) == (503, "store.unavailable")
         assert code_of(await world.shake([], {"X-Key": None})) == "credential.missing"  # whoever is nobody
         hidden.rename(shared.file)
-        await until(lambda: world.guard._news is not None and _is_current(world.guard._news))
+        await until(lambda: world.guard.live._news is not None and _is_current(world.guard.live._news))
         await world.open([], ALICE)
 
     run(tmp_path, scenario)
@@ -189,7 +189,7 @@ def test_two_hundred_at_once_open_one_socket(tmp_path: Path) -> None:
             world, admission = winners[0]
             session = Session(**getattr(admission, "facts"))  # noqa: B009 - a Refuse has none
             session.bind(lambda code, reason: None)
-            assert world.guard.register(session)
+            assert world.guard.live.register(session)
             if closes:
                 await until(lambda session=session: session.closing == (3000, "ticket.replayed"))
             else:

@@ -484,7 +484,7 @@ def test_what_was_issued_later_is_not_meant() -> None:
         admission = await world.shake([], {"X-Key": "alice"})
         assert isinstance(admission, Admission)
         await world.guard.revoke(subject="alice", issuer="app")
-        assert not world.guard.register(Session(**admission.facts))
+        assert not world.guard.live.register(Session(**admission.facts))
         assert code_of(await world.shake([], {"X-Key": "alice"})) == "session.revoked"
         assert code_of(await world.shake([], {"X-Key": "bob"})) is None
         world.now += 10
@@ -510,11 +510,11 @@ def test_one_timer_ends_every_credential() -> None:
             identity = Identity("alice", "app", "key", expires_at=NOW + number % 100 + 1)
             session = Session(str(number), APP, "app.test", "/*", "/ws", "peer", 0.0, identity=identity)
             session.bind(lambda code, reason, number=number: ended.append(number))
-            assert guard.register(session)
+            assert guard.live.register(session)
             sessions.append(session)
         sessions[0].renew(Identity("alice", "app", "key", expires_at=NOW + 500))
         world.now = NOW + 50
-        guard.deadlines._look()
+        guard.live.deadlines._look()
         assert len(ended) == 499
         assert all(number % 100 < 50 for number in ended)
         assert [sessions[number].expires_at for number in ended] == sorted(

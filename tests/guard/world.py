@@ -149,7 +149,7 @@ class World:
         admission = await self.shake(protocols, fields, **more)
         assert isinstance(admission, Admission), admission
         session = Session(**admission.facts)
-        assert self.guard.register(session)
+        assert self.guard.live.register(session)
 
         def closer(code: int, reason: str) -> None:
             self.closed.append((session.public_id, code, reason))

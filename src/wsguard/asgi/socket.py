@@ -135,7 +135,7 @@ class GuardedSocket:
         foreign = selected is not None and selected not in offered
         answered = answered_subprotocol(self._accept, None if foreign else selected)
         host = self._handshake.fields.first(b"host")
-        stands = self._guard.register(self._session)
+        stands = self._guard.live.register(self._session)
         self._state = "open"
         secure = self._accept.client.secure is True
         answer = socket_answer(message, answered, host=host, secure=secure, handle=self._handle)

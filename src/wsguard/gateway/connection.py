@@ -258,7 +258,7 @@ class Connection:
             on_end=lambda outcome: self._ended(relay, outcome),
         )
         # Register, then look whether it is revoked, then send the 101: nothing slips between.
-        stands = services.guard.register(session)
+        stands = services.guard.live.register(session)
         if not stands:
             services.guard.sessions.remove(session)
             raise CredentialWithdrawn

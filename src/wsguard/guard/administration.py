@@ -35,11 +35,11 @@ class Administration:
 
     async def revoke_for(self, uid: int, members: dict[str, Any]) -> Revoked:
         """Revoke what *members* name, for the user *uid*. Raises RevocationSyntaxError, StoreError."""
-        return await self._guard.revoke_members(members, peer_uid=uid)
+        return await self._guard.live.revoke(members, peer_uid=uid)
 
     async def revoke_heard(self, members: dict[str, Any]) -> int:
         """Heed what another worker has revoked, and kept in the store."""
-        return self._guard.hear_revocation(Revocation.read(members, self._guard.wall_clock()))
+        return self._guard.live.hear_revocation(Revocation.read(members, self._guard.wall_clock()))
 
     async def renew_here(self, digest: bytes, request: ForwardedRequest) -> EndpointResponse | None:
         """Answer a renewal that came to another worker, as if it had come here."""
@@ -101,7 +101,7 @@ class Administration:
         client = Client(Peer(None), secure=True)
         handshake = Handshake("page", "POST", b"/.wsguard/ticket", Fields(raw), "1.1", Peer(None), secure=True)
         page, identity = _OrderedPage(handshake, client), order.identity(desk.wall_clock())
-        unknown = await self._guard.revocations_unknown()
+        unknown = await self._guard.live.revocations_unknown()
         response = await issue(desk, page, identity, order.path) if unknown is None else refused(unknown)
         self._guard.tell_answer(EndpointRequest(handshake, client, b""), response)
         return response

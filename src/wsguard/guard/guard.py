@@ -11,13 +11,11 @@ import asyncio
 import dataclasses
 import secrets
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from wsguard.admin.requests import Revoked
 from wsguard.admin.server import AdminServer
 from wsguard.admin.socket import read_admin_path
 from wsguard.endpoints.counter import issue, judge_presented
@@ -27,22 +25,17 @@ from wsguard.endpoints.public_url import read_public_url
 from wsguard.endpoints.renew import answer_renew
 from wsguard.endpoints.session import answer_session
 from wsguard.endpoints.ticket import answer_ticket, named
-from wsguard.engine.authentication import challenged, same_login
+from wsguard.engine.authentication import challenged
 from wsguard.engine.limits import AddressLimits, address_key
-from wsguard.engine.policy import Policy, decide, lacks, refused_by
+from wsguard.engine.policy import Policy, decide, refused_by
 from wsguard.engine.proxies import TrustedProxies, client_of
-from wsguard.engine.revocations import Revocation, Revocations
-from wsguard.engine.sessions import Session, SessionRegistry
 from wsguard.engine.tickets import SPACE, handle_digest, new_secret
 from wsguard.guard.administration import Administration
 from wsguard.guard.assembly import Assembly, World, written_routes
-from wsguard.guard.deadlines import Deadlines
-from wsguard.guard.elsewhere import Elsewhere
-from wsguard.guard.rechecks import Rechecks, Watched
-from wsguard.guard.shared_news import SharedNews
+from wsguard.guard.live_sockets import NO_SESSION, LiveSockets
 from wsguard.observe.decision_log import DecisionLog, guard_logger
 from wsguard.store.opened import open_store
-from wsguard.vocabulary import close_codes, reasons
+from wsguard.vocabulary import reasons
 from wsguard.vocabulary.bounds import DEFAULTS, Limits
 from wsguard.vocabulary.decision import Accept, Refusal, Refuse
 from wsguard.vocabulary.errors import ConfigurationError, TicketRefused, UnguardedScopeError
@@ -56,20 +49,16 @@ if TYPE_CHECKING:
     from wsguard.engine.authenticators.ticket import TicketAuthenticator
     from wsguard.engine.limits import Place
     from wsguard.engine.ports import Clock, Randomness, Store, WallClock
+    from wsguard.engine.sessions import Session
     from wsguard.engine.tickets import Ticket
     from wsguard.guard.assembly import Credential
+    from wsguard.guard.elsewhere import Elsewhere
     from wsguard.observe.decision_log import Value
     from wsguard.vocabulary.decision import Decision, Redemption
     from wsguard.vocabulary.handshake import Client, Handshake
     from wsguard.vocabulary.identity import Identity
 
 _ID_BYTES = 8
-_REPLAYS = 4096
-# The mark of a ticket that a page has redeemed: there is no socket to close.
-_NO_SESSION = b"page"
-_ENDED = "session ended"
-# How many intervals a live socket outlives the last yes about its cookie while the app cannot be asked.
-_BORNE = 3
 
 Endpoint = Callable[["Desk", EndpointRequest], Awaitable[EndpointResponse]]
 _ENDPOINTS: dict[bytes, Endpoint] = {
@@ -142,15 +131,19 @@ class Guard:
         self.randomness = randomness
         self.proxies = TrustedProxies.read(trusted_proxies, trust_any=trust_any_proxy)
         self.log = DecisionLog(guard_logger(), clock, limits.hints) if log is None else log
-        self.sessions = SessionRegistry()
         self.addresses = AddressLimits(limits, clock)
         self.store: Store = self._opened_store("memory" if store is None else store)
-        self.revocations = Revocations(most=limits.revocations)
-        self.deadlines = Deadlines(self.sessions, wall_clock, self._expired)
-        self.rechecks = Rechecks(self.sessions, clock, self._judge_again, limits.rechecks)
+        self.live = LiveSockets(
+            limits=limits,
+            clock=clock,
+            wall_clock=wall_clock,
+            log=self.log,
+            replay_closes=ticket is not None and ticket.replay_closes,
+            holds=self._holds,
+            policy_of=self._policy_of,
+        )
+        self.sessions = self.live.sessions
         self._ticket = ticket
-        self._elsewhere: Elsewhere | None = None
-        self._replays: OrderedDict[str, None] = OrderedDict()
         world = World(
             limits,
             clock,
@@ -160,8 +153,8 @@ class Guard:
             outbound,
             outbound_ca,
             randomness,
-            self._replayed,
-            self._withdrawn,
+            self.live.replayed,
+            self.live.withdrawn,
         )
         assembly = Assembly(written_routes(policy, routes), authenticators, ticket, world)
         self.routes = assembly.table
@@ -171,7 +164,8 @@ class Guard:
         self._waits = keeps or self.admin is not None
         authenticates = any(route.authenticators for route in self.routes.routes)
         self._desk = self._opened_desk(ticket, public_url) if authenticates else None
-        self._news = self._opened_news() if authenticates and self.store.is_shared else None
+        if authenticates and self.store.is_shared:
+            self.live.share(self.store)
 
     def __repr__(self) -> str:
         """Name the routes."""
@@ -233,20 +227,17 @@ class Guard:
 
     async def _withdrawn_meanwhile(self, identity: Identity) -> Refusal | None:
         """Return why *identity*, which was found to be good, does not count: revoked, or nobody can say."""
-        refusal = await self.revocations_unknown()
-        if refusal is None and not self._still_holds(identity):
+        refusal = await self.live.revocations_unknown()
+        if refusal is None and not self.live.still_holds(identity):
             refusal = Refusal(reasons.SESSION_REVOKED)
         return refusal
 
-    async def revocations_unknown(self) -> Refusal | None:
-        """Return why nobody can say now what has been revoked, or None where that is known."""
-        if self._news is None:
-            return None
-        try:
-            await self._news.current()
-        except Exception as error:  # noqa: BLE001 - fail closed: whatever the store raises refuses (B-STORE-03)
-            return Refusal(reasons.STORE_UNAVAILABLE, f"revocations: {type(error).__name__}")
-        return None
+    def _holds(self, identity: Identity) -> bool:
+        keys = self._assembly.keys
+        return identity.method != "api_key" or keys is None or keys.holds(identity)
+
+    def _policy_of(self, path: str) -> Policy | None:
+        return next((route.policy for route in self.routes.routes if route.path == path), None)
 
     def request_id(self) -> str:
         """Return a new id, for a refusal or a session: unguessable, and no secret."""
@@ -301,58 +292,9 @@ class Guard:
         if taken.value is not None:
             return None
         if taken.mark is not None:
-            self._replayed(taken.mark)
+            self.live.replayed(taken.mark)
             return Refusal(reasons.TICKET_USED)
         return Refusal(reasons.TICKET_UNKNOWN)
-
-    def _replayed(self, mark: bytes) -> None:
-        """Close the socket of a ticket's first redemption: of two who have it, nobody knows who is right."""
-        if self._ticket is None or not self._ticket.replay_closes or mark == _NO_SESSION:
-            return
-        public_id = mark.decode("ascii", "replace")
-        if self._news is not None and public_id not in self.sessions and public_id not in self._replays:
-            self._news.tell_replay(mark)
-        self._close_replayed(mark)
-
-    def _close_replayed(self, mark: bytes) -> None:
-        public_id = mark.decode("ascii", "replace")
-        session = self.sessions.of_id(public_id)
-        if session is not None:
-            session.close(close_codes.CREDENTIAL, reasons.TICKET_REPLAYED.code)
-            return
-        # Its handshake may still be under way: then it is closed as soon as it stands.
-        self._replays[public_id] = None
-        if len(self._replays) > _REPLAYS:
-            self._replays.popitem(last=False)
-
-    def register(self, session: Session) -> bool:
-        """
-        Register *session*, then look whether it is revoked, before its 101 goes out: nothing slips between (RULES §8).
-
-        Returns False where it is: then it must not live.
-        """
-        self.sessions.add(session)
-        if session.identity is not None and not self._still_holds(session.identity):
-            return False
-        if session.public_id in self._replays:
-            del self._replays[session.public_id]
-            session.close(close_codes.CREDENTIAL, reasons.TICKET_REPLAYED.code)
-        self.deadlines.watch(session)
-        self.rechecks.watch(session)
-        return True
-
-    def _still_holds(self, identity: Identity) -> bool:
-        keys = self._assembly.keys
-        if identity.method == "api_key" and keys is not None and not keys.holds(identity):
-            return False
-        return not self.revocations.revokes(identity)
-
-    def _withdrawn(self, names: frozenset[str]) -> None:
-        """Close the sockets of API keys that are gone from their file, or allow less than before."""
-        for session in self.sessions:
-            identity = session.identity
-            if identity is not None and identity.method == "api_key" and identity.credential_id in names:
-                session.close(close_codes.CREDENTIAL, "revoked", cause=reasons.SESSION_REVOKED.code)
 
     async def revoke(
         self,
@@ -372,41 +314,7 @@ class Guard:
         be remembered.
         """
         members = {"subject": subject, "issuer": issuer, "sid": sid, "credential_id": credential_id}
-        return (await self.revoke_members({**members, "issued_before": issued_before})).closed
-
-    async def revoke_members(self, members: Mapping[str, Any], *, peer_uid: int | None = None) -> Revoked:
-        """Revoke as `revoke` does what *members* name, for the user *peer_uid* of the admin socket."""
-        revocation = Revocation.read(members, self.wall_clock())
-        try:
-            self.revocations.add(revocation)
-            if self._news is not None:
-                await self._news.tell_revocation(revocation)
-        finally:
-            closed = self._close_revoked(revocation)
-            told = dataclasses.asdict(revocation)
-            more, workers = (0, 0) if self._elsewhere is None else await self._elsewhere.revoked(revocation)
-            closed += more
-            self.log.event("session.revoked", **told, closed=closed, peer_uid=peer_uid)
-        return Revoked(closed, 1 + workers)
-
-    def _revoked_elsewhere(self, revocation: Revocation) -> None:
-        """Heed what another process has revoked, or this one before a restart."""
-        closed = self.hear_revocation(revocation)
-        if closed:
-            self.log.event("session.revoked", **dataclasses.asdict(revocation), closed=closed, heard="store")
-
-    def hear_revocation(self, revocation: Revocation) -> int:
-        """Heed what somebody else has revoked; return how many sockets were closed here."""
-        self.revocations.add(revocation)
-        return self._close_revoked(revocation)
-
-    def _close_revoked(self, revocation: Revocation) -> int:
-        closed = 0
-        for session in self.sessions:
-            if session.identity is not None and revocation.matches(session.identity) and session.closing is None:
-                session.close(close_codes.CREDENTIAL, "revoked", cause=reasons.SESSION_REVOKED.code)
-                closed += 1
-        return closed
+        return (await self.live.revoke({**members, "issued_before": issued_before})).closed
 
     def endpoint_of(self, handshake: Handshake) -> Endpoint | None:
         """Return what answers a page under ``/.wsguard/``, or None where nothing does."""
@@ -417,7 +325,7 @@ class Guard:
 
     def join(self, neighbours: Neighbours) -> None:
         """Be one of several workers: what concerns a session of another is asked of the *neighbours*."""
-        self._elsewhere = Elsewhere(neighbours)
+        self.live.join(neighbours)
 
     async def answer_renewal(self, request: EndpointRequest) -> EndpointResponse:
         """Answer a renewal of a session that lives here, though it came to another worker."""
@@ -425,8 +333,8 @@ class Guard:
 
     async def answer(self, endpoint: Endpoint, request: EndpointRequest) -> EndpointResponse:
         """Answer *request* to *endpoint*, and write its log line; raises nothing."""
-        if endpoint is answer_renew and self._elsewhere is not None:
-            answered = await self._renewed_elsewhere(self._elsewhere, request)
+        if endpoint is answer_renew and self.live.elsewhere is not None:
+            answered = await self._renewed_elsewhere(self.live.elsewhere, request)
             if answered is not None:
                 return answered
         return await self._answer_here(endpoint, request)
@@ -457,7 +365,7 @@ class Guard:
         try:
             self.start()
             async with asyncio.timeout(self.limits.decision):
-                unknown = await self.revocations_unknown()
+                unknown = await self.live.revocations_unknown()
                 response = await endpoint(desk, request) if unknown is None else refused(unknown)
         except TimeoutError:
             response = refused(Refusal(reasons.POLICY_SLOW))
@@ -480,7 +388,7 @@ class Guard:
         """
         desk, page = self._opened_counter(), _judged_page(request)
         self.start()
-        unknown = await self.revocations_unknown()
+        unknown = await self.live.revocations_unknown()
         response = await issue(desk, page, identity, path) if unknown is None else refused(unknown)
         request_id = self.tell_answer(EndpointRequest(page.handshake, page.client, b""), response)
         return dataclasses.replace(response, fields=[*response.fields, (b"X-Request-Id", request_id.encode("ascii"))])
@@ -496,13 +404,13 @@ class Guard:
         """
         desk, page = self._opened_counter(), _judged_page(request)
         self.start()
-        found = await self.revocations_unknown() or await judge_presented(
+        found = await self.live.revocations_unknown() or await judge_presented(
             desk, page, cast("TicketAuthenticator", self._assembly.tickets)
         )
         if isinstance(found, Refusal):
             raise self._ticket_refused(page, found)
         identity, redemption = found
-        refusal = await self._redeem(redemption, _NO_SESSION)
+        refusal = await self._redeem(redemption, NO_SESSION)
         if refusal is not None:
             raise self._ticket_refused(page, refusal)
         self.log.event("ticket.redeemed", **where(page.handshake), peer=str(page.client.peer), **named(identity))
@@ -542,17 +450,6 @@ class Guard:
             return open_store(store, limits=self.limits, randomness=self.randomness, folder=Path.cwd())
         return store
 
-    def _opened_news(self) -> SharedNews:
-        return SharedNews(
-            self.store,
-            limits=self.limits,
-            clock=self.clock,
-            wall_clock=self.wall_clock,
-            log=self.log,
-            on_revocation=self._revoked_elsewhere,
-            on_replay=self._close_replayed,
-        )
-
     def _opened_desk(self, ticket: Ticket | None, public_url: str | None) -> Desk:
         return Desk(
             table=self.routes,
@@ -561,57 +458,13 @@ class Guard:
             ticket=ticket,
             sellers=self._assembly.sellers,
             sessions=self.sessions,
-            revocations=self.revocations,
+            revocations=self.live.revocations,
             public_url="" if ticket is None and public_url is None else read_public_url(public_url, self.routes),
             request_headers=self._assembly.headers,
             clock=self.clock,
             wall_clock=self.wall_clock,
             randomness=self.randomness,
         )
-
-    def _expired(self, session: Session) -> None:
-        text = close_codes.TEXTS[close_codes.CREDENTIAL]
-        session.close(close_codes.CREDENTIAL, text, cause=reasons.CREDENTIAL_EXPIRED.code)
-
-    async def _judge_again(self, watched: Watched) -> None:
-        """Ask again whose cookie it is that opened a live socket; close the socket where it no longer opens one."""
-        session = watched.session
-        recheck, held = session.recheck, session.identity
-        if recheck is None or held is None:
-            return
-        try:
-            answer = await recheck.again(self.wall_clock())
-        except Exception as error:  # noqa: BLE001 - nobody could say: below it is told, and borne for a while
-            answer = Refusal(reasons.CREDENTIAL_UNAVAILABLE, type(error).__name__)
-        if isinstance(answer, Refusal) and answer.reason.status >= 500:  # noqa: PLR2004 - nobody could say
-            self._bear(watched, recheck.interval, answer)
-        elif isinstance(answer, Refusal):
-            session.close(close_codes.CREDENTIAL, _ENDED, cause=answer.reason.code)
-        elif not same_login(answer, held):
-            session.close(close_codes.CREDENTIAL, _ENDED, cause=reasons.CREDENTIAL_REFUSED.code)
-        else:
-            watched.confirmed_at = self.clock()
-            self._confirm(session, answer)
-
-    def _bear(self, watched: Watched, interval: float, refusal: Refusal) -> None:
-        """Let a socket live on while the app cannot be asked, but not for ever: its user may have logged out."""
-        session = watched.session
-        if self.clock() - watched.confirmed_at >= _BORNE * interval:
-            session.close(close_codes.CREDENTIAL, _ENDED, cause=refusal.reason.code)
-            return
-        self.log.hint("session.not_rechecked", refusal.detail, reason=refusal.reason.code)
-
-    def _confirm(self, session: Session, identity: Identity) -> None:
-        """Go on with what the app says of its user now."""
-        route = next((one for one in self.routes.routes if one.path == session.route), None)
-        lacking = None if route is None else lacks(route.policy, identity)
-        if lacking is not None:
-            session.close(close_codes.POLICY, close_codes.TEXTS[close_codes.POLICY], cause=lacking.reason.code)
-        elif not self._still_holds(identity):
-            session.close(close_codes.CREDENTIAL, "revoked", cause=reasons.SESSION_REVOKED.code)
-        elif identity != session.identity:
-            session.renew(identity)
-            self.deadlines.watch(session)
 
     def _session_facts(self, handshake: Handshake, accept: Accept) -> dict[str, Any]:
         """Return what a new `Session` for *handshake* is made of."""
@@ -666,8 +519,7 @@ class Guard:
         """Begin what runs in the background, on the running loop. Cheap where it runs already."""
         if self.admin is not None:
             self.admin.start()
-        if self._news is not None:
-            self._news.start()
+        self.live.start()
         for running in self._assembly.background:
             running.start()
 
@@ -675,10 +527,7 @@ class Guard:
         """End what runs in the background: polls of lists, timers, the admin socket. A decision starts them anew."""
         if self.admin is not None:
             self.admin.stop()
-        if self._news is not None:
-            self._news.stop()
-        self.deadlines.stop()
-        self.rechecks.stop()
+        self.live.stop()
         for running in self._assembly.background:
             running.stop()
 
