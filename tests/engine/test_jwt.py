@@ -363,10 +363,13 @@ def test_no_claim_raises(claims: dict[str, Any]) -> None:
         assert answer.reason.status == 401
 
 
+SIGNED_ONCE = token()
+
+
 @given(st.data())
 def test_a_token_with_a_character_changed_is_no_token(data: st.DataObject) -> None:
     """Every bit of what was signed, and of the signature, counts."""
-    good = token()
+    good = SIGNED_ONCE  # its signature is random: data drawn after it must find it as it was
     position = data.draw(st.integers(0, len(good) - 1))
     character = data.draw(st.sampled_from("ABCwxyz0129_-.").filter(lambda one: one != good[position]))
     read = read_compact(good[:position] + character + good[position + 1 :], 8192)

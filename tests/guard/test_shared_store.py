@@ -180,7 +180,9 @@ def test_two_hundred_at_once_open_one_socket(tmp_path: Path) -> None:
 
     async def scenario(shared: Shared) -> None:
         for closes in (True, False):
-            pair = [shared.world(ticket={"replay_closes": closes}) for _ in range(2)]
+            # Two hundred wait in one queue: each has the time that it has by default.
+            patient = {"store_command": 2.0, "store_patience": 10.0}
+            pair = [shared.world(ticket={"replay_closes": closes}, limits=patient) for _ in range(2)]
             sold = await pair[0].ticket()
             outcomes = await asyncio.gather(*(pair[number % 2].shake(sold["protocols"]) for number in range(200)))
             winners = [(pair[number % 2], one) for number, one in enumerate(outcomes) if code_of(one) is None]

@@ -78,7 +78,7 @@ def socket_answer(
 ) -> Message:
     """Return the app's ``websocket.accept`` with *subprotocol*, its other fields as on any answer, and the *handle*."""
     fields = [(bytes(name), bytes(value)) for name, value in _headers_of(message)]
-    theirs = [
+    theirs = fields and [
         (name, value) for name, value in returned_fields(fields) if not name.lower().startswith(b"sec-websocket-")
     ]
     headers = _lowered(delivered_fields(theirs, host=host, secure=secure))

@@ -221,22 +221,26 @@ def app_fields(handshake: Handshake, accept: Accept) -> RawFields:
     offered = accept.subprotocols.forwarded
     if offered:
         fields.append((b"sec-websocket-protocol", ", ".join(offered).encode("ascii")))
-    return fields + [(name.lower(), value) for name, value in _proxy_fields(handshake, accept.client)]
+    return fields + _proxy_fields(handshake, accept.client, _APP_NAMES)
 
 
-def _proxy_fields(handshake: Handshake, client: Client) -> RawFields:
+_PROXY_NAMES = (b"X-Forwarded-Proto", b"X-Forwarded-For", b"X-Real-IP", b"X-Forwarded-Host", b"Forwarded")
+_APP_NAMES = tuple(map(bytes.lower, _PROXY_NAMES))
+
+
+def _proxy_fields(handshake: Handshake, client: Client, names: tuple[bytes, ...] = _PROXY_NAMES) -> RawFields:
+    proto, forwarded_for, real_ip, forwarded_host, forwarded = names
     scheme = b"https" if client.secure else b"http"
-    fields: RawFields = [(b"X-Forwarded-Proto", scheme)]
+    fields: RawFields = [(proto, scheme)]
     node = b"unknown"
     if client.peer.address is not None:
         address = client.peer.address.encode("ascii")
         node = b'"[%b]"' % address if b":" in address else address
-        fields += [(b"X-Forwarded-For", address), (b"X-Real-IP", address)]
+        fields += [(forwarded_for, address), (real_ip, address)]
     host = handshake.fields.first(b"host")
     if host is None:
-        return [*fields, (b"Forwarded", b"for=%b;proto=%b" % (node, scheme))]
-    fields.append((b"X-Forwarded-Host", host))
-    return [*fields, (b"Forwarded", b'for=%b;host="%b";proto=%b' % (node, host, scheme))]
+        return [*fields, (forwarded, b"for=%b;proto=%b" % (node, scheme))]
+    return [*fields, (forwarded_host, host), (forwarded, b'for=%b;host="%b";proto=%b' % (node, host, scheme))]
 
 
 def returned_fields(fields: Iterable[tuple[bytes, bytes]], connection_options: Iterable[bytes] = ()) -> RawFields:

@@ -22,7 +22,17 @@ from wsguard.engine.forwarding import LONGEST_IDENTITY_FIELD, identity_fields
 from wsguard.engine.ports import KeptList
 from wsguard.vocabulary import close_codes, reasons
 from wsguard.vocabulary.bounds import DEFAULTS, Limits, check_bound
-from wsguard.vocabulary.decision import PASSED, Accept, OriginProof, Passed, Refusal, Refuse, SocketLimits, Subprotocols
+from wsguard.vocabulary.decision import (
+    NO_SUBPROTOCOLS,
+    PASSED,
+    Accept,
+    OriginProof,
+    Passed,
+    Refusal,
+    Refuse,
+    SocketLimits,
+    Subprotocols,
+)
 from wsguard.vocabulary.errors import ConfigurationError, nearest_name
 from wsguard.vocabulary.handshake import Client
 from wsguard.vocabulary.host import Host, HostSyntaxError
@@ -214,7 +224,7 @@ class Context:
     host: Host | None = None
     origin: OriginProof | None = None
     source: str = ""
-    subprotocols: Subprotocols = field(default_factory=Subprotocols)
+    subprotocols: Subprotocols = NO_SUBPROTOCOLS
     unless_explicit: Refusal | None = None
     redemption: Redemption | None = None
     recheck: Recheck | None = None
@@ -265,7 +275,7 @@ async def decide(
     """
     client = Client(handshake.peer, handshake.secure) if client is None else client
     route = table.find(handshake.raw_path)
-    context = Context(table, limits, table.routes[0].policy, route, client, handshake.is_handshake, now)
+    context = Context(table, limits, table.routes[0].policy, route, client, handshake.kind == "handshake", now)
     if context.policy.keeps_lists:
         refused = await _ask_lists(handshake, context)
         if refused is not None:

@@ -547,14 +547,11 @@ def _judged_page(request: Any) -> JudgedPage:
 
 def where(handshake: Handshake) -> dict[str, str | None]:
     """Say where a handshake came from and goes to, as received, without its query. The log escapes it."""
-
-    def text(value: bytes | None) -> str | None:
-        return None if value is None else value.decode("ascii", "backslashreplace")
-
+    origin, host = handshake.fields.first(b"origin"), handshake.fields.first(b"host")
     return {
-        "origin": text(handshake.fields.first(b"origin")),
-        "host": text(handshake.fields.first(b"host")),
-        "path": text(handshake.raw_path),
+        "origin": None if origin is None else origin.decode("ascii", "backslashreplace"),
+        "host": None if host is None else host.decode("ascii", "backslashreplace"),
+        "path": handshake.raw_path.decode("ascii", "backslashreplace"),
     }
 
 

@@ -28,6 +28,8 @@ Value = str | int | float | bool | None | list[str]
 LONGEST_VALUE = 256
 _HINT_SECONDS = 60.0
 _PLAIN = re.compile(r"[A-Za-z0-9_./:@~+,;*%\[\]-]+", re.ASCII)
+# The same of a whole line, with what stands between its values.
+_PLAIN_LINE = re.compile(r"[A-Za-z0-9_./:@~+,;*%\[\] =-]+", re.ASCII)
 _LOGGER = "wsguard.decisions"
 
 
@@ -76,21 +78,13 @@ class DecisionLog:
     def _write(self, level: int, name: str, values: Mapping[str, Value]) -> None:
         if self.always:
             values = {**values, **self.always}
-        line = Line(
-            name,
-            {
-                key: _cut(value) if type(value) is str and len(value) > LONGEST_VALUE else value
-                for key, value in values.items()
-                if value is not None
-            },
-        )
         logger = self._logger
         handlers = logger.handlers
         # Where nobody but us listens, the line goes out without logging's own record of it: a third of its cost.
         if len(handlers) == 1 and type(handlers[0]) is _OwnHandler and not logger.propagate and not logger.filters:
-            handlers[0].write(line, time.time())
+            handlers[0].tell(name, values, time.time())
         else:
-            logger.log(level, line)
+            logger.log(level, _line(name, values))
 
     def hint(self, name: str, text: str, **where: Value) -> None:
         """Write an event that tells the operator what to change, once per *text* and minute."""
@@ -141,14 +135,25 @@ class _OwnHandler(logging.Handler):
         message = cast("object", record.msg)
         self.write(message if isinstance(message, Line) else Line(record.getMessage(), {}), record.created)
 
+    def tell(self, name: str, values: Mapping[str, Value], created: float) -> None:
+        """Write an event as one line; *created* is its time in Unix seconds."""
+        text = None if self._as_json else _plain_line(name, values)
+        if text is None:
+            self.write(_line(name, values), created)
+        else:
+            self._put(f"{self._time(created)} {text}\n")
+
     def write(self, line: Line, created: float) -> None:
         """Write one line; *created* is its time in Unix seconds."""
         when = self._time(created)
         members = {"time": when, "event": line.name, **line.values} if self._as_json else None
-        text = f"{when} {line}" if members is None else json.dumps(members)
+        self._put(f"{when} {line}\n" if members is None else json.dumps(members) + "\n")
+
+    def _put(self, text: str) -> None:
         try:
-            sys.stdout.write(text + "\n")
-            sys.stdout.flush()
+            stdout = sys.stdout
+            stdout.write(text)
+            stdout.flush()
             self._lost = False
         except (OSError, ValueError, AttributeError) as error:  # a full disk, a closed stdout, none at all
             self._tell_lost(error)
@@ -182,6 +187,36 @@ def guard_logger() -> logging.Logger:
     """Return the logger of a guard inside an app: the app's own handlers if it has set any, else text on stdout."""
     logger = logging.getLogger(_LOGGER)
     return logger if logger.hasHandlers() else decision_logger("text")
+
+
+def _line(name: str, values: Mapping[str, Value]) -> Line:
+    told: dict[str, Value] = {
+        key: _cut(value) if type(value) is str and len(value) > LONGEST_VALUE else value
+        for key, value in values.items()
+        if value is not None
+    }
+    return Line(name, told)
+
+
+def _plain_line(name: str, values: Mapping[str, Value]) -> str | None:
+    """Return the text of an event as `Line` writes it, or None where something in it must be escaped or cut."""
+    parts = [name]
+    for key, value in values.items():
+        kind = type(value)
+        if kind is str:
+            if not value or len(cast("str", value)) > LONGEST_VALUE:
+                return None
+        elif value is None:
+            continue
+        elif kind is not int and kind is not float:
+            return None
+        parts.append(f"{key}={value}")
+    text = " ".join(parts)
+    # One look at all of them together: a value that holds a blank or a "=" shows in their number.
+    between = len(parts) - 1
+    if text.count(" ") != between or text.count("=") != between or not _PLAIN_LINE.fullmatch(text):
+        return None
+    return text
 
 
 def _cut(value: str) -> str:

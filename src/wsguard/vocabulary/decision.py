@@ -6,6 +6,8 @@ import enum
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -23,8 +25,8 @@ class OriginProof(enum.Enum):
     UNLISTED = "unlisted"
 
 
-@dataclass(frozen=True, slots=True)
-class Passed:
+# A Struct, as each handshake makes some: a frozen dataclass sets its members one by one through object.__setattr__.
+class Passed(msgspec.Struct, frozen=True):
     """
     A check found nothing. Whatever else it established stands here, for the checks behind it.
 
@@ -69,6 +71,9 @@ class Subprotocols:
     companion_offered: bool = False
 
 
+NO_SUBPROTOCOLS = Subprotocols()
+
+
 @dataclass(frozen=True, slots=True)
 class Redemption:
     """
@@ -105,8 +110,7 @@ class SocketLimits:
     max_lifetime: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Accept:
+class Accept(msgspec.Struct, frozen=True):
     """
     The request may go on.
 
@@ -128,14 +132,14 @@ class Accept:
     compression: bool = False
     upstream_host: str = "preserve"
     upstream_origin: str = "preserve"
-    close_codes: Mapping[int, int] = field(default_factory=dict[int, int])
+    close_codes: Mapping[int, int] = msgspec.field(default_factory=dict[int, int])
     identity: Identity | None = None
     redemption: Redemption | None = None
     recheck: Recheck | None = None
     in_header: bool = False
     consumed: bytes | None = None
     origin: OriginProof | None = None
-    subprotocols: Subprotocols = field(default_factory=Subprotocols)
+    subprotocols: Subprotocols = NO_SUBPROTOCOLS
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,18 +16,20 @@ class Fields:
     nobody who looks can take "the last of two" for the only one.
     """
 
-    __slots__ = ("_index", "raw")
+    __slots__ = ("_first", "_repeated", "raw")
 
     def __init__(self, raw: Iterable[tuple[bytes, bytes]] = ()) -> None:
         self.raw: tuple[tuple[bytes, bytes], ...] = tuple(raw)
-        index: dict[bytes, list[bytes]] = {}
-        for name, value in self.raw:
-            lower = name.lower()
-            if lower in index:
-                index[lower].append(value)
-            else:
-                index[lower] = [value]
-        self._index = index
+        self._first: dict[bytes, bytes] = {name.lower(): value for name, value in self.raw}
+        self._repeated: dict[bytes, list[bytes]] = {}
+        if len(self._first) < len(self.raw):
+            self._first = {}
+            for name, value in self.raw:
+                lower = name.lower()
+                if lower in self._first:
+                    self._repeated.setdefault(lower, [self._first[lower]]).append(value)
+                else:
+                    self._first[lower] = value
 
     def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
         """Iterate over (name, value) as received."""
@@ -39,7 +41,7 @@ class Fields:
 
     def __contains__(self, name: bytes) -> bool:
         """Tell whether the lower-case *name* is there."""
-        return name in self._index
+        return name in self._first
 
     def __eq__(self, other: object) -> bool:
         """Compare as ordered lists."""
@@ -57,29 +59,32 @@ class Fields:
     @property
     def has_repeated(self) -> bool:
         """Tell whether any field came more than once."""
-        return len(self._index) < len(self.raw)
+        return bool(self._repeated)
 
     @property
     def names(self) -> KeysView[bytes]:
         """The lower-case names, each once, in order of first appearance."""
-        return self._index.keys()
+        return self._first.keys()
 
     def has_any(self, names: Iterable[bytes]) -> bool:
         """Tell whether any of the lower-case *names* is there."""
-        return not self._index.keys().isdisjoint(names)
+        return not self._first.keys().isdisjoint(names)
 
     def values(self, name: bytes) -> list[bytes]:
         """Return every value of the lower-case *name*, in order; empty if it is absent."""
-        return self._index.get(name, [])
+        repeated = self._repeated.get(name)
+        if repeated is not None:
+            return repeated
+        value = self._first.get(name)
+        return [] if value is None else [value]
 
     def first(self, name: bytes) -> bytes | None:
         """Return the first value of *name*, or None. For fields that ``syntax`` has shown to be single."""
-        values = self._index.get(name)
-        return values[0] if values else None
+        return self._first.get(name)
 
     def list_members(self, name: bytes) -> list[bytes]:
         """Split every value of *name* at commas, blanks stripped, empty members dropped (RFC 9110 §5.6.1)."""
         members: list[bytes] = []
-        for value in self._index.get(name, ()):
+        for value in self.values(name):
             members.extend(part.strip(b" \t") for part in value.split(b","))
         return [member for member in members if member]

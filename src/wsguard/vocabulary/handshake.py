@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+import msgspec
+
 if TYPE_CHECKING:
     from wsguard.vocabulary.decision import Refusal
     from wsguard.vocabulary.fields import Fields
@@ -62,8 +64,7 @@ class TLSFacts:
     certificate: PeerCertificate | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Client:
+class Client(msgspec.Struct, frozen=True):
     """
     Who sent the request, and over what, once listed proxies have been believed and nobody else (RULES §9).
 

@@ -36,7 +36,7 @@ class FetchMetadataCheck:
             return PASSED
         if handshake.is_handshake and not fields.has_any(_NAMES):
             return PASSED
-        for name in _NAMES:
+        for name in _NAMES if fields.has_repeated else ():
             if len(fields.values(name)) > 1:
                 return Refusal(reasons.FETCH_MALFORMED, name.decode())
         site = fields.first(b"sec-fetch-site")

@@ -123,7 +123,7 @@ def _check_upgrade(handshake: Handshake) -> Refusal | None:
         refusal = _check_http1_upgrade(handshake)
         if refusal is not None:
             return refusal
-    if not _hidden(handshake, b"sec-websocket-version") and handshake.fields.first(b"sec-websocket-version") != b"13":
+    if handshake.fields.first(b"sec-websocket-version") != b"13" and not _hidden(handshake, b"sec-websocket-version"):
         return Refusal(reasons.SYNTAX_VERSION, headers=(("Sec-WebSocket-Version", "13"),))
     if not all(_is_extension_list(value) for value in handshake.fields.values(b"sec-websocket-extensions")):
         return _refuse(reasons.SYNTAX_EXTENSIONS)
@@ -138,11 +138,11 @@ def _has_body(handshake: Handshake) -> bool:
 def _check_http1_upgrade(handshake: Handshake) -> Refusal | None:
     fields = handshake.fields
     # bytes.lower() folds ASCII only: U+212A KELVIN SIGN never becomes the k of websocket (B-HEAD-06).
-    if not _hidden(handshake, b"upgrade") and (fields.first(b"upgrade") or b"").lower() != b"websocket":
+    if (fields.first(b"upgrade") or b"").lower() != b"websocket" and not _hidden(handshake, b"upgrade"):
         return _refuse(reasons.SYNTAX_UPGRADE)
-    if not _hidden(handshake, b"connection") and not _asks_for_upgrade(b",".join(fields.values(b"connection"))):
+    if not _asks_for_upgrade(b",".join(fields.values(b"connection"))) and not _hidden(handshake, b"connection"):
         return _refuse(reasons.SYNTAX_CONNECTION)
-    if not _hidden(handshake, b"sec-websocket-key") and not _KEY.fullmatch(fields.first(b"sec-websocket-key") or b""):
+    if not _KEY.fullmatch(fields.first(b"sec-websocket-key") or b"") and not _hidden(handshake, b"sec-websocket-key"):
         return _refuse(reasons.SYNTAX_KEY)
     return None
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from wsguard.vocabulary.decision import Verdict
     from wsguard.vocabulary.handshake import Handshake
 
+# Origin form without an escape, a dot, a backslash or a ";": it has one reading. Most paths are so.
+_PLAIN = re.compile(rb"/(?!/)[\w/~-]*(?:\?[\x21\x22\x24-\x7e]*)?", re.ASCII)
 _ORIGIN_FORM = re.compile(rb"/(?!/)[\x21\x22\x24-\x7e]*")
 _HIDDEN = re.compile(rb"\\|%(?:2f|5c|[01][0-9a-f]|7f)", re.IGNORECASE)
 _INCOMPLETE_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
@@ -32,6 +34,8 @@ class TargetCheck:
 
     def check(self, handshake: Handshake, context: Context) -> Verdict:
         """Refuse another form, a hidden separator in a handshake, and a path whose two readings differ in route."""
+        if _PLAIN.fullmatch(handshake.target):
+            return PASSED
         if not _ORIGIN_FORM.fullmatch(handshake.target):
             return Refusal(reasons.TARGET_FORM)
         raw = handshake.raw_path
