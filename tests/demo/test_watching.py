@@ -8,7 +8,6 @@ import socket
 import ssl
 import subprocess
 import sys
-import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.processes import watched
 from wsguard.demo.errors import DemoError
 from wsguard.demo.loopback import free_port, listeners, loopback_addresses
 from wsguard.dev_ca import DevelopmentAuthority
@@ -132,20 +132,10 @@ def test_a_killed_demo_leaves_no_gateway_behind(home: Path) -> None:
     with running_demo(home) as demo:
         pid = demo.process.pid
         (gateway,) = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()
-        demo.process.kill()
-        demo.process.communicate(timeout=DEADLINE)
-        deadline = time.monotonic() + DEADLINE
-        while (state := state_of(gateway)) and time.monotonic() < deadline:
-            time.sleep(0.02)  # a killed process tells nobody
-        assert state == ""
-
-
-def state_of(pid: str) -> str:
-    """Return the state of a process (proc(5)): nothing where there is none, or a corpse that init has not buried."""
-    with suppress(FileNotFoundError, ProcessLookupError):
-        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
-        return "" if state == "Z" else state
-    return ""
+        with watched([int(gateway)]) as orphan:
+            demo.process.kill()
+            demo.process.communicate(timeout=DEADLINE)
+            assert orphan.survivors() == []
 
 
 def test_strangers_get_nothing(home: Path) -> None:

@@ -23,6 +23,7 @@ from tests.gateway.conftest import Certificates
 from tests.gateway.gateway_process import GatewayProcess
 from tests.gateway.raw_client import RawClient
 from tests.gateway.recording_upstream import RecordingUpstream, echo
+from tests.processes import watched
 
 pytestmark = pytest.mark.slow
 
@@ -232,20 +233,11 @@ def test_the_end_of_the_parent_is_the_end_of_all(place: tuple[Path, ExitStack]) 
     gateway = GatewayProcess(folder / "wsguard.toml")
     gateway.wait_for("gateway.listening", after=gateway.log.index(gateway.start_line) + 1)
     pids = [line["pid"] for line in gateway.log if line["event"] == "worker.started"]
-    gateway.process.kill()
-    gateway.process.wait(DEADLINE)
-    end = time.monotonic() + DEADLINE
-    while [pid for pid in pids if alive(pid)] and time.monotonic() < end:
-        time.sleep(0.05)  # a poll with a deadline: their parent, who would be told of their end, is gone
-    assert not [pid for pid in pids if alive(pid)]
+    with watched(pids) as workers:
+        gateway.process.kill()
+        gateway.process.wait(DEADLINE)
+        assert workers.survivors() == []
     gateway.stop()
-
-
-def alive(pid: int) -> bool:
-    try:
-        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
 
 
 def test_what_cannot_be_several(place: tuple[Path, ExitStack], certificates: Certificates, tmp_path: Path) -> None:

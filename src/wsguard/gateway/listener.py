@@ -59,7 +59,7 @@ class Listener:
     def __init__(self, sock: socket.socket, context: ssl.SSLContext, services: Services) -> None:
         self._sock = sock
         self._context = context
-        # CERT_NONE on the server's side: clients are asked for no certificate (only [client_certificate] asks).
+        # A question, no setting: the context of a [client_certificate] asks clients for one, and tls/ has made it so.
         self._asks = context.verify_mode is not ssl.CERT_NONE
         self._services = services
         self._loop = asyncio.get_running_loop()
