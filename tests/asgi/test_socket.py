@@ -13,6 +13,7 @@ import pytest
 from tests.asgi.fake_server import FakeServer, Message, Receive, Send, socket_scope
 from wsguard import Guard, Identity, Policy
 from wsguard.asgi import WebSocketGuard, session
+from wsguard.asgi.answer import socket_answer
 from wsguard.asgi.middleware import ASGISession
 from wsguard.engine.ports import Carriage
 from wsguard.vocabulary.bounds import Limits
@@ -486,3 +487,13 @@ def test_a_socket_that_has_ended_is_forgotten(ending: str, decisions: Callable[[
     ends = {"close": "code=4000 by=app reason=enough", "client": "code=4001 by=client reason=bye"}
     assert ends.get(ending, "seconds=") in line
     assert ("code=" in line) == (ending in ends)
+
+
+def test_the_fields_of_an_accept_are_the_apps_but_for_what_the_server_says() -> None:
+    """A Sec-WebSocket-* or a hop-by-hop field beside the server's own would contradict it; ours no app may forge."""
+    theirs = [(b"X-Room", b"1"), (b"Set-Cookie", b"a=b")]
+    refused = [(b"Sec-WebSocket-Extensions", b"x"), (b"Connection", b"close"), (b"X-WSGuard-Session", b"forged")]
+    message = {"type": "websocket.accept", "headers": [*theirs, *refused]}
+    answer = socket_answer(message, "chat", host=b"localhost", secure=True, handle="h")
+    assert answer["subprotocol"] == "chat"
+    assert answer["headers"] == [(b"x-room", b"1"), (b"set-cookie", b"a=b; Secure"), (b"x-wsguard-session", b"h")]

@@ -88,6 +88,7 @@ async def _one_more_press_revokes(page: Page, browser: BrowserContext) -> None:
     await page.get_by_role("button", name="Revoke").click()
     await page.locator("[data-caller=own] [data-app=tickets]").get_by_text("Revoked", exact=True).wait_for()
     await window.locator("body[data-code='3000']").wait_for()
+    assert await window.evaluate('fetch("/token").then((answer) => answer.status)') == 401  # the login has ended too
     assert await page.get_by_role("button", name="Revoke").count() == 0
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -77,6 +79,7 @@ TABLE = route_table([("/admin/*", ADMIN), ("/ws/*", POLICY), ("/login", POLICY)]
     [
         b"http://169.254.169.254/",
         b"//evil.example/ws",
+        b"//ws",
         b"@google.com",
         b"*",
         b"",
@@ -319,6 +322,33 @@ def test_fetch_metadata_must_fit_if_present(fields: dict[str, str], code: str | 
     policy = Policy(origins=["https://app.test", "https://listed.test", "https://*.below.test"], hosts=["app.test"])
     assert reason(handshake(dict(fields)), policy) == code
     assert reason(handshake({**fields, "Origin": "https://evil.test"}), policy) is not None
+
+
+@pytest.mark.parametrize("name", [b"Sec-Fetch-Site", b"Sec-Fetch-Mode", b"Sec-Fetch-Dest"])
+def test_fetch_metadata_that_stands_twice_is_none(name: bytes) -> None:
+    """Whichever a reader takes, another may take the other."""
+    good = {b"Sec-Fetch-Site": b"same-origin", b"Sec-Fetch-Mode": b"websocket", b"Sec-Fetch-Dest": b"websocket"}
+    sent = {known.decode(): value.decode() for known, value in good.items()}
+    assert reason(handshake(dict(sent))) is None
+    assert reason(handshake(dict(sent), extra=((name, good[name]),))) == "fetch.malformed"
+
+
+HIDDEN = {
+    "Upgrade": ("h2c", "syntax.upgrade"),
+    "Connection": ("close", "syntax.connection"),
+    "Sec-WebSocket-Key": ("short", "syntax.key"),
+    "Sec-WebSocket-Version": ("8", "syntax.version"),
+}
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_a_field_that_the_server_keeps_is_not_asked_for(name: str) -> None:
+    """Missing, it says nothing where a server takes it out, and is missed elsewhere; there and wrong, it is judged."""
+    wrong, code = HIDDEN[name]
+    keeps = frozenset({name.lower().encode()})
+    assert reason(replace(handshake({name: None}), hidden=keeps)) is None
+    assert reason(handshake({name: None})) == code
+    assert reason(replace(handshake({name: wrong}), hidden=keeps)) == code
 
 
 # --- subprotocols -----------------------------------------------------------------------------------------------------

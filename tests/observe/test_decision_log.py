@@ -7,12 +7,15 @@ import io
 import json
 import logging
 import sys
+from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from tests.engine.make import POLICY, handshake
 from wsguard.guard import Guard
-from wsguard.observe.decision_log import DecisionLog, LogFormat, decision_logger
+from wsguard.observe.decision_log import DecisionLog, LogFormat, _line, _plain_line, decision_logger
 from wsguard.vocabulary.decision import Refuse
 
 
@@ -88,6 +91,36 @@ def test_a_strangers_text_stays_in_one_escaped_value(capsys: pytest.CaptureFixtu
     log("json").event("handshake.refused", **hostile, status=403)
     told = json.loads(capsys.readouterr().out)
     assert (told["event"], told["origin"], told["status"]) == ("handshake.refused", hostile["origin"], 403)
+
+
+TEXTS = st.text(alphabet=st.one_of(st.sampled_from('aZ0 ="\\\n\x1b…é-./:[]'), st.characters()), max_size=12)
+VALUES = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), TEXTS, st.lists(TEXTS, max_size=3))
+
+
+@given(st.dictionaries(st.sampled_from(["origin", "path", "host", "status", "on"]), VALUES))
+@example({"origin": "", "path": "a"})
+@example({"origin": "a b=c"})
+@example({"origin": "a=b"})
+@example({"origin": "a b"})
+@example({"origin": "x" * 257})
+@example({"origin": "é"})
+def test_a_line_that_is_written_at_once_is_the_same_line(values: dict[str, Any]) -> None:
+    """Other handlers get a Line; ours writes plain ones without: the text, and so what is escaped and cut, is one."""
+    plain = _plain_line("session.opened", values)
+    assert plain in (None, str(_line("session.opened", values)))
+
+
+def test_a_usual_line_is_plain() -> None:
+    """Else the short way would be no way at all."""
+    values: dict[str, Any] = {
+        "session": "0f1e",
+        "origin": "https://app.test",
+        "seconds": 0.5,
+        "source": None,
+        "code": 1,
+    }
+    expected = "session.opened session=0f1e origin=https://app.test seconds=0.5 code=1"
+    assert _plain_line("session.opened", values) == expected
 
 
 def test_an_app_that_listens_itself_gets_records(caplog: pytest.LogCaptureFixture) -> None:
