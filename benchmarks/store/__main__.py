@@ -10,7 +10,7 @@ import sqlite3
 import statistics
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from rich.table import Table
 
 from wsguard.engine.ports import Store, Taken
 from wsguard.engine.store_keys import hashed_key
+from wsguard.store.one_thread import Job, OneThread
 from wsguard.store.opened import open_store
 from wsguard.vocabulary.bounds import DEFAULTS
 
@@ -34,6 +35,7 @@ _VALUE = os.urandom(400)
 _ROUND_SECONDS = 10.0
 _LIFETIME = 30.0
 _AT_ONCE = 16
+_THREAD_ALONE = "thread alone"
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,9 @@ class Figure:
 class Measuring:
     """CPU µs of each round, by store, command and how many callers wait at once."""
 
-    def __init__(self, stores: dict[str, Store]) -> None:
+    def __init__(self, stores: dict[str, Store], thread: OneThread[None]) -> None:
         self._stores = stores
+        self._thread = thread
         self._rounds: dict[tuple[str, str, int], list[float]] = {}
 
     async def run(self, rounds: int) -> list[Figure]:
@@ -62,6 +65,9 @@ class Measuring:
             for name, store in self._stores.items():
                 for at_once in (1, _AT_ONCE):
                     await self._round(name, store, at_once, 1_900_000_000.0 + number * _ROUND_SECONDS)
+            for at_once in (1, _AT_ONCE):
+                took = await _cpu(lambda _: self._thread.run(None), _TICKETS, at_once)
+                self._rounds.setdefault(("sqlite", _THREAD_ALONE, at_once), []).append(took)
         return [
             Figure(*place, statistics.median(values), min(values), max(values), values)
             for place, values in self._rounds.items()
@@ -122,7 +128,16 @@ async def _measure(rounds: int) -> list[Figure]:
             for name, text in _STORES.items():
                 stores[name] = open_store(text, limits=DEFAULTS, randomness=secrets.token_bytes, folder=Path(folder))
                 stack.push_async_callback(stores[name].aclose)
-            return await Measuring(stores).run(rounds)
+            thread = OneThread[None](
+                "nothing", _do_nothing, lambda: None, most_waiting=_AT_ONCE, seconds=DEFAULTS.store_command
+            )
+            stack.push_async_callback(thread.close)
+            return await Measuring(stores, thread).run(rounds)
+
+
+def _do_nothing(jobs: Sequence[Job[None]]) -> None:
+    for job in jobs:
+        job.succeed(None)
 
 
 def _table(figures: list[Figure]) -> Table:
@@ -138,11 +153,13 @@ def _table(figures: list[Figure]) -> Table:
 class _Options(argparse.Namespace):
     rounds: int
     json: Path | None
+    all_cores: bool
 
 
 def _options() -> _Options:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.store", description="CPU µs a command of each store.")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write figures and rounds there")
+    parser.add_argument("--all-cores", action="store_true", help="let the threads run on several cores, not on one")
     parser.add_argument("--rounds", type=int, default=_ROUNDS, help=f"how many are measured (default: {_ROUNDS})")
     parser.add_argument(
         "--quick",
@@ -156,6 +173,8 @@ def _options() -> _Options:
 
 def main() -> None:
     options = _options()
+    if not options.all_cores:
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     figures = uvloop.run(_measure(options.rounds))
     facts = {
         "rounds": options.rounds,
@@ -163,7 +182,7 @@ def main() -> None:
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
         "uvloop": uvloop.__version__,
-        "processors": os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0)),
         "load": round(os.getloadavg()[0], 1),
     }
     console = Console(width=120)

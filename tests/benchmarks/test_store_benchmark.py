@@ -22,5 +22,5 @@ def test_every_command_of_every_store_is_measured(tmp_path: Path) -> None:
     commands = {"put", "peek", "take", "append", "put + take", "peek + take"}
     assert measured == {
         (store, command, at_once) for store in ("memory", "sqlite") for command in commands for at_once in (1, 16)
-    }
+    } | {("sqlite", "thread alone", at_once) for at_once in (1, 16)}
     assert all(figure["low"] <= figure["median"] <= figure["high"] and figure["low"] > 0 for figure in figures)

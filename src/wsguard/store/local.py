@@ -9,6 +9,7 @@ cause is gone.
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from contextlib import contextmanager, nullcontext, suppress
 from enum import Enum, auto
@@ -32,7 +33,6 @@ _BUSY_SHARE = 0.75
 """How much of a command's time may go by waiting for another process's lock: what it then says is more telling."""
 _EVERY, _AT_ONCE = 8, 16
 """Each 8th command that adds deletes 16 of the expired: more than are added, in pages that are written together."""
-_TAKE_TRIES = 10
 _HARMLESS = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL})
 """Errors that a rollback mends; after any other one the connection is not trusted any more."""
 
@@ -82,10 +82,13 @@ _RECORDS = _Kind(
 )
 _FIND = "SELECT value, mark FROM entries WHERE space = ? AND key = ? AND expires_at > ?"
 _PUT = """
-    INSERT INTO entries (space, key, value, expires_at) VALUES (?, ?, ?, ?)
+    INSERT INTO entries (space, key, value, expires_at)
+    SELECT ?, ?, ?, ? FROM totals WHERE entries < ? AND entry_bytes <= ?
     ON CONFLICT DO UPDATE SET value = excluded.value, mark = NULL, expires_at = excluded.expires_at
 """
-_TAKE = "UPDATE entries SET mark = ? WHERE space = ? AND key = ? AND value = ? AND mark IS NULL"
+_TAKE = """
+    UPDATE entries SET mark = ? WHERE space = ? AND key = ? AND mark IS NULL AND expires_at > ? RETURNING value
+"""
 _APPEND = "INSERT INTO records (stream, value, expires_at) VALUES (?, ?, ?)"
 _LAST_NUMBER = "SELECT ifnull(max(seq), 0) FROM sqlite_sequence"
 _READ = "SELECT number, value FROM records WHERE stream = ? AND number > ? AND expires_at > ? ORDER BY number"
@@ -137,12 +140,16 @@ class SQLiteStore:
     async def put(self, space: str, key: bytes, value: bytes, *, expires_at: float, now: float) -> None:
         """Keep *value*; see `wsguard.engine.ports.Store`."""
         check_place(space, key)
-        check_value(value, self._limits.store_value)
+        limits = self._limits
+        check_value(value, limits.store_value)
         check_end(expires_at)
 
         def command(connection: sqlite3.Connection) -> None:
-            self._make_room(connection, _ENTRIES, len(value), now, (space, key))
-            connection.execute(_PUT, (space, key, value, expires_at))
+            self._delete_some(connection, _ENTRIES, now)
+            row = (space, key, value, expires_at)
+            if connection.execute(_PUT, (*row, limits.store_values, limits.store_bytes - len(value))).rowcount == 0:
+                self._make_room(connection, _ENTRIES, len(value), now, (space, key))
+                connection.execute(_PUT, (*row, math.inf, math.inf))
 
         await self._thread.run(_Command(_How.WRITE, command))
 
@@ -161,14 +168,8 @@ class SQLiteStore:
         check_value(mark, self._limits.store_value)
 
         def command(connection: sqlite3.Connection) -> Taken:
-            for _ in range(_TAKE_TRIES):
-                found = _found(connection, space, key, now)
-                if found.value is None:
-                    return found
-                # Only if it is still what was found: between the two another process may have taken it.
-                if connection.execute(_TAKE, (mark, space, key, found.value)).rowcount:
-                    return found
-            raise StoreError("others changed the value all the time")
+            taken = connection.execute(_TAKE, (mark, space, key, now)).fetchall()  # all: the statement ends by that
+            return Taken(taken[0][0]) if taken else _found(connection, space, key, now)
 
         return await self._thread.run(_Command(_How.WRITE, command))
 
@@ -179,6 +180,7 @@ class SQLiteStore:
         check_end(expires_at)
 
         def command(connection: sqlite3.Connection) -> int:
+            self._delete_some(connection, _RECORDS, now)
             self._make_room(connection, _RECORDS, len(value), now, ())
             number = connection.execute(_APPEND, (stream, value, expires_at)).lastrowid
             if number is None:
@@ -255,12 +257,14 @@ class SQLiteStore:
             with suppress(sqlite3.Error):
                 connection.close()
 
-    def _make_room(
-        self, connection: sqlite3.Connection, kind: _Kind, size: int, now: float, place: tuple[str, bytes] | tuple[()]
-    ) -> None:
+    def _delete_some(self, connection: sqlite3.Connection, kind: _Kind, now: float) -> None:
         self._added += 1
         if self._added % _EVERY == 0:
             _delete_expired(connection, kind, now)
+
+    def _make_room(
+        self, connection: sqlite3.Connection, kind: _Kind, size: int, now: float, place: tuple[str, bytes] | tuple[()]
+    ) -> None:
         while True:
             count, total, replaced = connection.execute(kind.used, place).fetchone()
             if replaced is None:
