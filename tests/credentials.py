@@ -16,6 +16,7 @@ from typing import Any
 
 from tests.engine.tokens import key_of, public, token
 from tests.gateway.raw_client import Frame, RawClient, frame, handshake
+from tests.leaks import Kind, Sink, saw, secret
 from wsguard.identity.key_writer import add_key, revoke_key
 from wsguard.vocabulary.bounds import DEFAULTS
 
@@ -42,7 +43,7 @@ class Place:
             randomness=secrets.token_bytes,
             limits=DEFAULTS,
         )
-        return made
+        return secret(Kind.API_KEY, made)
 
     def revoke_key(self, name: str) -> None:
         """Take it out of the file again."""
@@ -97,12 +98,17 @@ class Visitor:
             connection.request(method, path, body, {"Host": "app.test", **origin, **content, **fields})
             response = connection.getresponse()
             fields = {name.lower(): value for name, value in response.getheaders()}
-            return Answer(response.status, fields, response.read())
+            answer = Answer(response.status, fields, response.read())
+        if answer.status >= 400:
+            saw(Sink.REFUSALS, f"{answer.fields}".encode() + answer.body, path)
+        return answer
 
     def buy(self, fields: dict[str, str], path: str = "/ws/chat") -> dict[str, Any]:
         """Buy a ticket."""
         answer = self.ask("/.wsguard/ticket", fields, json.dumps({"path": path}).encode())
         assert answer.status == 200, answer
+        secret(Kind.TICKET, answer.json["ticket"])
+        secret(Kind.HANDLE, answer.json["session"])
         return answer.json
 
     def renew(self, handle: str, fields: dict[str, str]) -> Answer:
@@ -125,14 +131,16 @@ class Visitor:
     def open(self, *arguments: Any, **keys: Any) -> tuple[RawClient, dict[str, str]]:
         """Open a socket; return it and the fields of its 101."""
         raw = self.connect()
-        head = raw.open(self.request(*arguments, **keys)).decode("latin-1")
-        return raw, fields_of(head)
+        fields = fields_of(raw.open(self.request(*arguments, **keys)).decode("latin-1"))
+        secret(Kind.HANDLE, fields.get("x-wsguard-session", ""))
+        return raw, fields
 
     def refused(self, *arguments: Any, **keys: Any) -> tuple[int, str]:
         """Come in vain; return status and request id."""
         raw = self.connect()
         raw.send(self.request(*arguments, **keys))
         head = raw.reader.head().decode("latin-1")
+        saw(Sink.REFUSALS, head, "a handshake")
         return int(head.split(" ")[1]), fields_of(head)["x-request-id"]
 
 

@@ -1,5 +1,6 @@
 """The rules of a CI run, on a small clone with tests of its own: each thing that must fail it does."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -70,6 +71,13 @@ class Clone:
         path.joinpath("tests/conftest.py").write_text('pytest_plugins = ["tests.ci_rules"]\n')
         path.joinpath(".test-results").mkdir()
         self.allow("allowed = []\n")
+        self.look_for_leaks({"token": 1}, {"stdout": 1})
+
+    def look_for_leaks(self, secrets: dict[str, int], searched: dict[str, int]) -> None:
+        """Leave what tests/leaks.py leaves."""
+        folder = self._path / ".test-results/leaks"
+        folder.mkdir(exist_ok=True)
+        (folder / "1.json").write_text(json.dumps({"secrets": secrets, "bytes": searched}))
 
     def test(self, source: str, *, name: str = "one") -> None:
         self._path.joinpath(f"tests/test_{name}.py").write_text(source)
@@ -109,7 +117,9 @@ def test_what_did_not_run_must_be_listed_in_ci(clone: Clone, workers: int) -> No
 
     code, lines = clone.judge(ci=True)
     assert code == 1
-    assert sorted(line.removesuffix(": not listed in tests/allowed_skips.toml") for line in lines if ":" in line) == [
+    assert sorted(
+        line.removesuffix(": not listed in tests/allowed_skips.toml") for line in lines if line.startswith("rules:")
+    ) == [
         "rules: deselect: tests/test_one.py::test_is_deselected: no suite ran it",
         "rules: skip: tests/test_one.py::test_skips: Skipped: no moon",
         "rules: skip: tests/test_two.py: Skipped: no sun",
@@ -157,3 +167,18 @@ def test_a_failure_fails_everywhere(clone: Clone, source: str, workers: int) -> 
     clone.run_suite(ci=False, workers=workers)
     code, lines = clone.judge(ci=False)
     assert (code, lines[-1]) == (1, "0 passed, 1 failed, 0 skipped")
+
+
+def test_a_place_where_nobody_looked_for_secrets_fails(clone: Clone) -> None:
+    """A leak test that looks at nothing finds nothing."""
+    clone.test("def test_passes(): pass")
+    clone.run_suite(ci=True)
+    clone.look_for_leaks({"token": 0, "ticket": 3}, {"stdout": 12, "store file": 0})
+    code, lines = clone.judge(ci=True)
+    assert (code, lines[-1]) == (1, "1 passed, 2 failed, 0 skipped")
+    assert [line for line in lines if line.startswith("rules: ")] == [
+        "rules: leaks: there was no token, so none was looked for",
+        "rules: leaks: nothing came from store file",
+    ]
+    clone.look_for_leaks({}, {})
+    assert "rules: leaks: no test has looked for secrets" in clone.judge(ci=True)[1]

@@ -12,6 +12,7 @@ from typing import Any
 
 from tests.asgi.server_process import ServerProcess
 from tests.gateway.raw_client import Frame, RawClient, frame, handshake
+from tests.leaks import Sink, saw
 
 CLOSE, TEXT, PING, PONG = 8, 1, 9, 10
 
@@ -51,6 +52,7 @@ class Client:
         raw = self.connect()
         raw.send(self.request(path, **keys))
         head = raw.reader.head().decode("latin-1")
+        saw(Sink.REFUSALS, head, self.server.name)
         fields = pairs(head.lower().split("\r\n")[1:], ": ")
         return int(head.split(" ")[1]), head, fields.get("x-request-id", "")
 

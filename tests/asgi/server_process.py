@@ -18,6 +18,8 @@ from typing import Any, Literal
 
 import trustme
 
+from tests.leaks import Sink, saw
+
 ServerName = Literal["uvicorn", "hypercorn", "granian", "daphne"]
 SERVERS: tuple[ServerName, ...] = ("uvicorn", "hypercorn", "granian")
 DEADLINE = 20.0
@@ -162,6 +164,7 @@ class ServerProcess:
             self.process.kill()
             self.process.wait(DEADLINE)
         self._file.close()
+        saw(Sink.SERVER_OUTPUT, self.output(), self.name)
 
     def _await_port(self) -> None:
         end = time.monotonic() + DEADLINE

@@ -17,6 +17,7 @@ import pytest
 import trustme
 
 from tests.asgi.server_process import free_port
+from tests.leaks import Sink, saw
 
 DEADLINE = 20.0
 APP = """
@@ -103,6 +104,7 @@ class Running:
             self.process.terminate()
         code = self.process.wait(DEADLINE)
         self._output.close()
+        saw(Sink.SERVER_OUTPUT, self.output(), "wsguard run")
         return code
 
 

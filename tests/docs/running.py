@@ -13,6 +13,8 @@ import time
 from collections.abc import Generator
 from pathlib import Path
 
+from tests.leaks import Sink, saw
+
 DEADLINE = 20.0
 WSGUARD = str(Path(sys.executable).with_name("wsguard"))
 
@@ -60,6 +62,8 @@ class Running:
             self._errors.seek(0)
             self.errors = self._errors.read().decode("utf-8", "replace")
             self._errors.close()
+            saw(Sink.STDOUT, self._seen, "a program of the docs")
+            saw(Sink.STDERR, self.errors, "a program of the docs")
 
 
 @contextlib.contextmanager

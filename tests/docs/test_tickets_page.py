@@ -28,6 +28,7 @@ from websockets.typing import Subprotocol
 
 from tests.docs.blocks import ROOT, blocks_of
 from tests.docs.running import WSGUARD, Running, free_port, running, wait_for_port
+from tests.leaks import Kind, secret
 from wsguard.demo.check.browsers import CheckedBrowser, Chromium, Firefox
 from wsguard.demo.places import Caller
 
@@ -90,7 +91,8 @@ class Claims:
         now = int(time.time())
         issued = now - self.age
         claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": "alice", "iat": issued, "exp": now + self.lifetime}
-        return jwt.encode({"alg": "HS256", "typ": "JWT"}, claims | {"scope": self.scope}, OctKey.import_key(SECRET))
+        token = jwt.encode({"alg": "HS256", "typ": "JWT"}, claims | {"scope": self.scope}, OctKey.import_key(SECRET))
+        return secret(Kind.TOKEN, token)
 
 
 def replaced(text: str, replacements: dict[str, str]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 
+from tests.leaks import Kind, secret
 from wsguard.engine.tokens.jwk import KeySet, VerificationKey
 from wsguard.engine.tokens.jws import read_compact
 from wsguard.engine.tokens.jwt import JWT, identify, judge_header
@@ -61,7 +62,7 @@ def signed(header: Any, payload: Any, key: Key, algorithm: str) -> str:
     """Sign whatever *header* and *payload* are, with *key*, by *algorithm*, whatever the header says."""
     signing_input = f"{encoded(as_json(header))}.{encoded(as_json(payload))}"
     model = JWSRegistry.algorithms[{"EdDSA": "Ed25519"}.get(algorithm, algorithm)]
-    return f"{signing_input}.{encoded(model.sign(signing_input.encode(), key))}"
+    return secret(Kind.TOKEN, f"{signing_input}.{encoded(model.sign(signing_input.encode(), key))}")
 
 
 def token(

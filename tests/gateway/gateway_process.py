@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tests.leaks import Sink, saw
+
 DEADLINE = 20.0
 
 
@@ -30,6 +32,7 @@ class GatewayProcess:
             stderr=self._errors,
             env={**os.environ, **(environment or {})},
         )
+        self._printed: list[bytes] = []
         self.log: list[dict[str, Any]] = []
         self._changed = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -82,7 +85,12 @@ class GatewayProcess:
         self._reader.join(DEADLINE)
         assert self.process.stdout is not None
         self.process.stdout.close()
+        if self._errors.closed:
+            return code  # it was stopped before
         self._errors.close()
+        saw(Sink.STDOUT, b"".join(self._printed), "wsguard gateway")
+        saw(Sink.JSON_LOG, b"".join(line for line in self._printed if line.startswith(b"{")), "wsguard gateway")
+        saw(Sink.STDERR, self.stderr(), "wsguard gateway")
         return code
 
     def stderr(self) -> str:
@@ -103,6 +111,7 @@ class GatewayProcess:
     def _read(self) -> None:
         assert self.process.stdout is not None
         for raw in self.process.stdout:
+            self._printed.append(raw)
             with contextlib.suppress(ValueError), self._changed:
                 self.log.append(json.loads(raw))
                 self._changed.notify_all()

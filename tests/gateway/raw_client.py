@@ -9,6 +9,8 @@ import struct
 from dataclasses import dataclass
 from typing import Self
 
+from tests.leaks import Sink, saw
+
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 
 
@@ -157,8 +159,12 @@ class RawClient:
     def status(self, request: bytes) -> int:
         """Send a request; return the status that answers (0 for none)."""
         self.send(request)
-        words = self.reader.head().split(b" ", 2)
-        return int(words[1]) if len(words) > 1 else 0
+        head = self.reader.head()
+        words = head.split(b" ", 2)
+        status = int(words[1]) if len(words) > 1 else 0
+        if status >= 400:
+            saw(Sink.REFUSALS, head, "the gateway")
+        return status
 
     def frame(self) -> Frame | None:
         """Read one frame."""

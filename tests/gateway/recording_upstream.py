@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tests.gateway.raw_client import Frame, Reader, frame, read_frame
+from tests.leaks import Sink, saw
 from wsguard.wire.response_head import accept_for
 
 CLOSE, PING, PONG = 8, 9, 10
@@ -153,6 +154,7 @@ class RecordingUpstream:
                     return
                 data += more
             head, _, rest = data.partition(b"\r\n\r\n")
+            saw(Sink.UPSTREAM, data, "the upstream")
             received = Received(head, rest, sock)
             with self._changed:
                 self.received.append(received)

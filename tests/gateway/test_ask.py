@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import secrets
 import ssl
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -14,6 +16,7 @@ from tests.credentials import Visitor, closed, echoes, fields_of
 from tests.gateway.conftest import Certificates
 from tests.gateway.gateway_process import GatewayProcess
 from tests.gateway.recording_upstream import Received, RecordingUpstream, echo
+from tests.leaks import LEDGER, Kind, Sink, secret
 
 CONFIGURATION = """
 listen = ["127.0.0.1:0"]
@@ -52,7 +55,20 @@ path = "/*"
 auth = ["ask"]
 http = "open"
 """
-COOKIE = {"Cookie": "theme=dark; session-8888=alice"}
+LOGIN = secret(Kind.COOKIE, secrets.token_urlsafe(24))
+PASSWORD = secret(Kind.PASSWORD, secrets.token_urlsafe(24))
+BASIC = "Basic " + secret(Kind.PASSWORD, base64.b64encode(f"alice:{PASSWORD}".encode()).decode())
+# The app is to get what is its own.
+for own in (LOGIN, PASSWORD, BASIC):
+    LEDGER.let_through(Sink.UPSTREAM, own)
+
+
+def login(name: str) -> dict[str, str]:
+    """The cookies of somebody who has logged in, or of somebody who says so."""
+    return {"Cookie": f"theme=dark; session-8888={name}.{LOGIN}"}
+
+
+COOKIE = login("alice")
 
 
 class App:
@@ -71,8 +87,8 @@ class App:
             self.answer(received, 200, {"page": True})
 
     def who(self, received: Received) -> tuple[int, object]:
-        name = (received.value("Cookie") or "").partition("session-8888=")[2]
-        if received.value("Authorization") == "Basic YWxpY2U6d29yZA==":
+        name = (received.value("Cookie") or "").partition("session-8888=")[2].removesuffix(f".{LOGIN}")
+        if received.value("Authorization") == BASIC:
             name = "alice"
         if name in self.logins:
             return 200, {"user": {"name": name, "may": self.logins[name]}}
@@ -127,7 +143,7 @@ def test_a_login_opens_sockets_and_its_end_closes_them(mount: Mount) -> None:
     assert handshake.value("X-WSGuard-Method") == "ask"
     assert handshake.value("Cookie") == COOKIE["Cookie"]
     asked = mount.app.asked()[0]
-    assert (asked.value("Host"), asked.value("Cookie")) == ("app.test", "session-8888=alice")
+    assert (asked.value("Host"), asked.value("Cookie")) == ("app.test", f"session-8888=alice.{LOGIN}")
     assert asked.value("Origin") is None
     del mount.app.logins["alice"]
     assert closed(raw) == (3000, "session ended")
@@ -151,9 +167,12 @@ def test_who_does_not_get_in(mount: Mount) -> None:
     assert (status, mount.gateway.reason_of(request_id)) == (403, "origin.not_allowed")
     assert mount.app.asked() == []
     assert mount.refused({}) == (401, "credential.missing")
-    assert mount.refused({"Cookie": "session-8888=mallory"}) == (401, "credential.refused")
-    assert mount.refused({"Cookie": "session-8888=alice; session-8888=bob"}) == (400, "credential.repeated")
-    assert mount.refused({"Cookie": "session-8888=bob"}) == (403, "authorization.scope")
+    assert mount.refused(login("mallory")) == (401, "credential.refused")
+    assert mount.refused({"Cookie": f"session-8888=alice.{LOGIN}; session-8888=bob.{LOGIN}"}) == (
+        400,
+        "credential.repeated",
+    )
+    assert mount.refused(login("bob")) == (403, "authorization.scope")
     assert mount.app.handshakes() == []
 
 
@@ -169,7 +188,7 @@ def test_pages_are_open_where_the_app_guards_them(mount: Mount) -> None:
 
 def test_basic_is_asked_of_the_app_and_not_forwarded(mount: Mount) -> None:
     """A password is verified by the app's own answer, and stays out of the handshake that follows."""
-    fields = {"Authorization": "Basic YWxpY2U6d29yZA=="}
+    fields = {"Authorization": BASIC}
     mount.page.open(None, fields, path="/basic/x")
     (handshake,) = mount.app.handshakes()
     assert (handshake.value("Authorization"), handshake.value("X-WSGuard-Subject")) == (None, "alice")
@@ -186,7 +205,7 @@ def test_a_cookie_buys_a_ticket_that_needs_the_cookie_again(mount: Mount) -> Non
     assert mount.page.ask("/.wsguard/ticket", COOKIE, body).status == 403
     sold = mount.page.buy({**COOKIE, "X-WSGuard": "1"}, "/ticket/x")
     assert sold["session_expires_at"] is None
-    for fields in ({}, {"Cookie": "session-8888=bob"}, {"Cookie": "session-8888=mallory"}):
+    for fields in ({}, login("bob"), login("mallory")):
         status, request_id = mount.page.refused(sold["protocols"], fields, path="/ticket/x")
         assert (status, mount.gateway.reason_of(request_id)) == (403, "ticket.identity"), fields
     raw, _ = mount.page.open(sold["protocols"], COOKIE, path="/ticket/x")

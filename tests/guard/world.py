@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from tests.engine.make import handshake, page
+from tests.leaks import Kind, secret
 from wsguard import Guard, Identity, Limits, Policy, Refusal, Ticket, reasons
 from wsguard.endpoints.messages import EndpointRequest, EndpointResponse
 from wsguard.engine.policy import Context
@@ -123,7 +124,10 @@ class World:
     async def ticket(self, fields: dict[str, str] | None = None, **more: Any) -> dict[str, Any]:
         answer = await self.buy(fields, **more)
         assert answer.status == 200, answer.refusal
-        return json.loads(answer.body)
+        sold = json.loads(answer.body)
+        secret(Kind.TICKET, sold["ticket"])
+        secret(Kind.HANDLE, sold["session"])
+        return sold
 
     async def shake(
         self,

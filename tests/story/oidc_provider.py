@@ -14,6 +14,8 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from tests.leaks import Kind, secret
+
 PROGRAM = ".oidc-provider/oidc-provider"
 START_DEADLINE = 60.0
 DEADLINE = 20.0
@@ -77,7 +79,7 @@ class OIDCProvider:
             response = connection.getresponse()
             answer: Any = json.loads(response.read())
         assert response.status == 200, (answer, self._log)
-        return answer["access_token"]
+        return secret(Kind.TOKEN, answer["access_token"])
 
     def stop(self) -> None:
         """Let it end: it does when its stdin does."""
