@@ -19,6 +19,8 @@ from tests.engine.tokens import AUDIENCE, ISSUER
 from tests.gateway.conftest import StartGateway
 from tests.gateway.recording_upstream import RecordingUpstream, answer_anything
 from tests.leaks import Kind, Leak, Ledger, Sink, secret
+from wsguard import Guard, Policy
+from wsguard.vocabulary.errors import ConfigurationErrors
 
 TELLING = """
 import json, sys
@@ -157,6 +159,16 @@ def test_a_secret_in_a_repr_is_found(leaks: Ledger) -> None:
     leaks.saw_reprs("a test")
     assert sinks_of(leaks.look(), Kind.COOKIE) == {Sink.REPRS}
     del telling
+
+
+def test_an_object_whose_constructor_failed_is_passed_over(leaks: Ledger) -> None:
+    """The traceback of a guard that could not be made keeps it, and it has not yet what its repr names."""
+    with pytest.raises(ConfigurationErrors) as failed:
+        Guard(Policy(origins=["https://app.example.com"], auth=["nobody"]))
+    half_built = [frame.locals["self"] for frame in failed.traceback if type(frame.locals.get("self")) is Guard]
+    assert half_built
+    leaks.saw_reprs("a test")
+    assert leaks.look() == []
 
 
 @pytest.mark.parametrize("form", ["whole", "cut", "encoded"])
