@@ -6,13 +6,12 @@ goes to /dev/null: a line is made and written, nobody reads it.
 """
 
 import contextlib
-import logging
 import os
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from benchmarks.asgi.variants import BARE, FOREIGN_ORIGIN, GUARD, GUARDED, App, guarded
 from benchmarks.relay.errors import BenchmarkError
@@ -107,17 +106,9 @@ def scope_of(origin: str) -> dict[str, Any]:
 @contextlib.contextmanager
 def apps() -> Generator[dict[str, App]]:
     """Give the bare echo and the guarded ones; their log goes to /dev/null."""
-    logger = logging.getLogger("wsguard.decisions")
-    with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
-        # The decision log's handler keeps the stdout that it is made with.
-        with contextlib.redirect_stdout(nowhere):
-            made = {BARE: echo} | {name: guarded(name, echo) for name in GUARDED}
-        try:
-            yield made
-        finally:
-            for handler in list(logger.handlers):
-                if isinstance(handler, logging.StreamHandler) and cast("object", handler.stream) is nowhere:
-                    logger.removeHandler(handler)
+    # The decision log writes to what stdout is at that moment.
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
+        yield {BARE: echo} | {name: guarded(name, echo) for name in GUARDED}
 
 
 async def run(rounds: int, handshakes: int, messages: int) -> InProcessRun:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from tests.engine.make import page
 from tests.guard.world import APP, NOW, Cookie, Key, World, code_of, fields_of, refusal_of, run

@@ -7,6 +7,7 @@ import dataclasses
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from tests.engine.make import handshake, page
 from wsguard import ClientCertificate, ConfigurationError, Guard, Identity, Limits, Policy, Ticket
@@ -24,7 +25,7 @@ REFUSING: dict[str, Any] = {"hosts": ["app.test"], "browsers": "refuse"}
 
 def shown(certificate: PeerCertificate | None = GOOD, subject: Handshake | None = None) -> Handshake:
     """A handshake of a listed page over a connection with that certificate."""
-    return dataclasses.replace(handshake() if subject is None else subject, tls=TLSFacts(certificate=certificate))
+    return structs.replace(handshake() if subject is None else subject, tls=TLSFacts(certificate=certificate))
 
 
 def table(kind: Any = "dns", **policy: Any) -> RouteTable:
@@ -91,7 +92,7 @@ def test_the_kind_is_the_operators() -> None:
 def test_none_is_a_missing_credential() -> None:
     """So is what a mount knows nothing of, and what a proxy in between shows: its own."""
     assert code(judged(shown(None))) == "credential.missing"
-    assert code(judged(dataclasses.replace(handshake(), tls=None))) == "credential.missing"
+    assert code(judged(structs.replace(handshake(), tls=None))) == "credential.missing"
     rules = table()
     client = Client(Peer("192.0.2.1"), secure=True, through_proxy=True)
     assert code(asyncio.run(decide(shown(), rules, client=client, now=NOW))) == "credential.missing"

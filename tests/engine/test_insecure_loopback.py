@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from tests.engine.make import accepted, handshake, page, reason
 from wsguard.engine.policy import Policy

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from tests.engine.make import POLICY, handshake, page
 from wsguard.engine.proxies import NOBODY, TrustedProxies, client_of

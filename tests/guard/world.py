@@ -7,6 +7,8 @@ import json
 from dataclasses import replace
 from typing import Any
 
+from msgspec import structs
+
 from tests.engine.make import handshake, page
 from tests.leaks import Kind, secret
 from wsguard import Guard, Identity, Limits, Policy, Refusal, Ticket, reasons
@@ -112,7 +114,7 @@ class World:
         """Ask an endpoint as a page of the app does; a field of None is left out."""
         given = {"Origin": APP, **({"Content-Type": "application/json"} if json_type else {}), **(fields or {})}
         sent = {name: value for name, value in given.items() if value}
-        subject = replace(page(sent, method=method, target=path.encode()), peer=Peer(peer))
+        subject = structs.replace(page(sent, method=method, target=path.encode()), peer=Peer(peer))
         endpoint = self.guard.endpoint_of(subject)
         assert endpoint is not None
         return await self.guard.answer(endpoint, EndpointRequest(subject, self.guard.client_of(subject), body))
@@ -143,7 +145,7 @@ class World:
             **({"Sec-WebSocket-Protocol": ", ".join(protocols)} if protocols else {}),
             **(fields or {}),
         }
-        subject = replace(handshake(changes, target=target), peer=Peer(peer))
+        subject = structs.replace(handshake(changes, target=target), peer=Peer(peer))
         client = self.guard.client_of(subject)
         decision = await self.guard.decide(subject, client)
         return decision if isinstance(decision, Refuse) else await self.guard.admit(subject, decision, None)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Coroutine, Generator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import pytest
 import trustme
+from msgspec.structs import replace
 
 from tests.engine.make import handshake, page
 from tests.identity.tls_server import Answer, Asked, Server, serving, serving_in_the_clear

@@ -77,10 +77,10 @@ def socket_answer(
     message: Message, subprotocol: str | None, *, host: bytes | None, secure: bool, handle: str | None = None
 ) -> Message:
     """Return the app's ``websocket.accept`` with *subprotocol*, its other fields as on any answer, and the *handle*."""
-    fields = [(bytes(name), bytes(value)) for name, value in _headers_of(message)]
-    theirs = fields and [
-        (name, value) for name, value in returned_fields(fields) if not name.lower().startswith(b"sec-websocket-")
-    ]
+    theirs: RawFields = []
+    if message.get("headers"):
+        fields = [(bytes(name), bytes(value)) for name, value in _headers_of(message)]
+        theirs = [pair for pair in returned_fields(fields) if not pair[0].lower().startswith(b"sec-websocket-")]
     headers = _lowered(delivered_fields(theirs, host=host, secure=secure))
     if handle is not None:
         headers.append((b"x-wsguard-session", handle.encode("ascii")))

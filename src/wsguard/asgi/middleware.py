@@ -39,8 +39,7 @@ _KEY = "wsguard"
 _SCHEMES = {("websocket", True): "wss", ("websocket", False): "ws", ("http", True): "https", ("http", False): "http"}
 
 
-@dataclass(eq=False, slots=True)
-class ASGISession(Session):
+class ASGISession(Session, eq=False):
     """A `Session` as an app finds it in ``scope["wsguard"]``: who it is, until when, and `close`."""
 
     guard: Guard | None = None

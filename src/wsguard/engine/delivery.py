@@ -8,6 +8,7 @@ no HSTS: it would bind every other port of localhost to TLS (B-DELIVER-01, B-DEL
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from wsguard.vocabulary.host import Host, HostSyntaxError
@@ -50,11 +51,14 @@ def takes_hsts(host: bytes | None) -> bool:
     if host is None:
         return False
     try:
-        name = Host.parse(host)
+        return not _is_local(Host.parse(host))
     except HostSyntaxError:
         return False
-    local = name.is_loopback or name.name == "test" or name.name.endswith(".test")
-    return not local and not name.is_ip_literal
+
+
+@lru_cache(1024)
+def _is_local(host: Host) -> bool:
+    return host.is_loopback or host.is_ip_literal or host.name == "test" or host.name.endswith(".test")
 
 
 def secured_cookie(value: bytes) -> bytes:

@@ -46,6 +46,7 @@ _MANAGED_PREFIXES = (b"x-forwarded-", b"x-wsguard-")
 _VISIBLE = bytes(byte for byte in range(0x21, 0x7F) if byte != ord("%"))
 LONGEST_IDENTITY_FIELD = 1024
 _FOLDED = bytes.maketrans(b"_.", b"--")
+_LONGEST_KEPT = 1024  # bytes of names; more are looked at, and remembered by nobody
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +62,15 @@ class UpstreamName:
         return f"{self.scheme}://{self.authority}"
 
 
-# What browsers send, and no proxy's word: a request of these alone needs no look at each.
-_ORDINARY = frozenset(
-    b"host connection pragma cache-control user-agent upgrade origin sec-websocket-version sec-websocket-key "
-    b"sec-websocket-extensions sec-websocket-protocol accept accept-encoding accept-language cookie sec-fetch-dest "
-    b"sec-fetch-mode sec-fetch-site sec-fetch-user sec-fetch-storage-access content-type content-length referer dnt "
-    b"priority sec-ch-ua sec-ch-ua-mobile sec-ch-ua-platform upgrade-insecure-requests if-none-match "
-    b"if-modified-since authorization".split()
-)
-
-
 def holds_managed(fields: Fields) -> bool:
     """Tell whether any of *fields* is one that only a proxy may set."""
-    return not fields.names <= _ORDINARY and any(map(is_managed, fields.names))
+    joined = fields.joined_names
+    return _any_managed(joined) if len(joined) <= _LONGEST_KEPT else _any_managed.__wrapped__(joined)
+
+
+@lru_cache(256)  # clients of one kind send the same fields
+def _any_managed(joined_names: bytes) -> bool:
+    return any(map(is_managed, joined_names.split(b"\n")))
 
 
 @lru_cache(256)  # the names that clients send hardly differ
@@ -111,7 +108,7 @@ def forwarded_fields(handshake: Handshake, accept: Accept, upstream: UpstreamNam
         if lower in dropped or is_managed(name):
             continue
         if lower == b"host":
-            fields.append((name, _host_for(value, accept.upstream_host, upstream)))
+            fields.append((name, _host_for(value, accept.terms.upstream_host, upstream)))
         elif lower == b"origin":
             fields.append((name, _origin_for(value, accept, upstream)))
         else:
@@ -161,7 +158,7 @@ def _encoded(text: str) -> str:
 
 def deflate_offer(handshake: Handshake, accept: Accept) -> bytes | None:
     """Return the permessage-deflate offers that may go on, or None. Every other extension is taken out."""
-    if not accept.compression:
+    if not accept.terms.compression:
         return None
     offers = [
         offer
@@ -200,9 +197,9 @@ def _host_for(value: bytes, upstream_host: str, upstream: UpstreamName) -> bytes
 
 
 def _origin_for(value: bytes, accept: Accept, upstream: UpstreamName) -> bytes:
-    if accept.upstream_origin == "preserve":
+    if accept.terms.upstream_origin == "preserve":
         return value
-    origin = upstream.origin if accept.upstream_origin == "upstream" else accept.upstream_origin
+    origin = upstream.origin if accept.terms.upstream_origin == "upstream" else accept.terms.upstream_origin
     return origin.encode("ascii")
 
 

@@ -30,6 +30,7 @@ from wsguard.vocabulary.decision import (
     Passed,
     Refusal,
     Refuse,
+    RouteTerms,
     SocketLimits,
     Subprotocols,
 )
@@ -136,6 +137,18 @@ class Policy:
         limits = SocketLimits(self.messages_per_second, self.idle, self.max_lifetime)
         object.__setattr__(self, "socket_limits", None if limits == SocketLimits() else limits)
         object.__setattr__(self, "page_rule", self.http or ("same-policy" if self.authenticates else "open"))
+
+    def terms(self, path: str) -> RouteTerms:
+        """Return what a route at *path* with this policy holds everything to that it lets in."""
+        return RouteTerms(
+            route=path,
+            max_message=self.max_message,
+            limits=self.socket_limits,
+            compression=self.compression,
+            upstream_host=self.upstream_host,
+            upstream_origin=self.upstream_origin,
+            close_codes=close_codes.PRESETS[self.close_codes],
+        )
 
     def _read_origins(self) -> OriginRules:
         return self.origin_entries(() if self.origins_are_kept else cast("Sequence[str] | None", self.origins))
@@ -447,23 +460,17 @@ def _keep_what_was_proven(context: Context, passed: Passed) -> None:
 
 
 def _accept(context: Context, route: Route, identity: Identity | None) -> Accept:
-    policy = route.policy
+    # In their order, without their names: msgspec looks each name up.
     return Accept(
-        route=route.path,
-        client=context.client,
-        max_message=policy.max_message,
-        limits=policy.socket_limits,
-        source=context.source,
-        drop_cookies=context.unless_explicit is not None and context.is_handshake,
-        compression=policy.compression,
-        upstream_host=policy.upstream_host,
-        upstream_origin=policy.upstream_origin,
-        close_codes=close_codes.PRESETS[policy.close_codes],
-        identity=identity,
-        redemption=context.redemption,
-        recheck=context.recheck,
-        in_header=context.in_header,
-        consumed=None if policy.forward_credential else context.field_name,
-        origin=context.origin,
-        subprotocols=context.subprotocols,
+        route.terms,
+        context.client,
+        context.origin,
+        context.source,
+        context.subprotocols,
+        context.unless_explicit is not None and context.is_handshake,
+        identity,
+        context.redemption,
+        context.recheck,
+        context.in_header,
+        None if route.policy.forward_credential else context.field_name,
     )

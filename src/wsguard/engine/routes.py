@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from wsguard.engine.policy import Policy
     from wsguard.engine.ports import Authenticator, HostList, OriginList
+    from wsguard.vocabulary.decision import RouteTerms
 
 RESERVED = b"/.wsguard"
 _PERCENT = re.compile(rb"%([0-9A-Fa-f]{2})")
@@ -45,12 +46,14 @@ class Route:
     authenticators: tuple[Authenticator, ...] = ()
     origin_list: OriginList | None = None
     host_list: HostList | None = None
+    terms: RouteTerms = field(init=False, repr=False, compare=False)
     _stem: bytes = field(init=False, repr=False, compare=False)
     _is_exact: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse a path that is none. Raises RouteSyntaxError."""
         check_route_path(self.path)
+        object.__setattr__(self, "terms", self.policy.terms(self.path))
         object.__setattr__(self, "_is_exact", not self.path.endswith("/*"))
         object.__setattr__(self, "_stem", self.path.removesuffix("/*").encode("ascii"))
 

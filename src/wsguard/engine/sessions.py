@@ -7,8 +7,9 @@ frame is written: whoever carries the frames binds a closer.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from wsguard.vocabulary.close_codes import may_be_sent
 
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
     Closer = Callable[[int, str], None]
 
 
-@dataclass(eq=False, slots=True)
-class Session:
+class Session(msgspec.Struct, eq=False):
     """
     One accepted, live connection. *public_id* may stand in a log; *opened_at* is in the clock's seconds.
 
@@ -44,11 +44,15 @@ class Session:
     identity: Identity | None = None
     handle: bytes | None = None
     sold_by: str | None = None
-    recheck: Recheck | None = field(default=None, repr=False)
-    close_codes: Mapping[int, int] = field(default_factory=dict[int, int], repr=False)
+    recheck: Recheck | None = None
+    close_codes: Mapping[int, int] = msgspec.field(default_factory=dict[int, int])
     closing: tuple[int, str] | None = None
     cause: str = ""
-    _closer: Closer | None = field(default=None, repr=False)
+    _closer: Closer | None = None
+
+    def __repr__(self) -> str:
+        """Name it as the log does, and whose it is."""
+        return f"{type(self).__name__}({self.public_id!r}, {self.path!r}, identity={self.identity!r})"
 
     @property
     def expires_at(self) -> float | None:

@@ -251,9 +251,9 @@ class Connection:
             buffer=services.buffer,
             reaper=services.reaper,
             limits=services.limits,
-            max_message=MAX_MESSAGE if accept.max_message is None else accept.max_message,
+            max_message=MAX_MESSAGE if accept.terms.max_message is None else accept.terms.max_message,
             deflate=upgraded.extension is not None,
-            socket_limits=accept.limits,
+            socket_limits=accept.terms.limits,
             randomness=services.guard.randomness,
             on_end=lambda outcome: self._ended(relay, outcome),
         )
@@ -315,7 +315,7 @@ class Connection:
         await self._stream.write(refusal(reason.status, request_id, host=None))
 
     def _log_upstream_refusal(self, handshake: Handshake, accept: Accept, answer: ResponseHead) -> None:
-        rewritten = accept.upstream_host != "preserve" and accept.upstream_origin == "preserve"
+        rewritten = accept.terms.upstream_host != "preserve" and accept.terms.upstream_origin == "preserve"
         self._services.guard.log.event(
             "handshake.refused_by_app",
             status=answer.status,

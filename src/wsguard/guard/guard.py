@@ -12,9 +12,10 @@ import dataclasses
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
 
 from wsguard.admin.server import AdminServer
 from wsguard.admin.socket import read_admin_path
@@ -68,8 +69,7 @@ _ENDPOINTS: dict[bytes, Endpoint] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
+class Admission(msgspec.Struct, frozen=True):
     """
     An admitted handshake: the *facts* that its `Session` is made of.
 
@@ -78,7 +78,11 @@ class Admission:
 
     accept: Accept
     facts: dict[str, Any]
-    handle: str | None = field(repr=False, default=None)
+    handle: str | None = None
+
+    def __repr__(self) -> str:
+        """Name the session, without its handle."""
+        return f"Admission({self.facts['public_id']!r})"
 
 
 class Guard:
@@ -473,7 +477,7 @@ class Guard:
             "public_id": self.request_id(),
             "origin": place["origin"],
             "host": place["host"] or "",
-            "route": accept.route,
+            "route": accept.terms.route,
             "path": place["path"] or "",
             "peer": str(accept.client.peer),
             "opened_at": self.clock(),
@@ -482,38 +486,36 @@ class Guard:
             "source": accept.source,
             "identity": accept.identity,
             "recheck": accept.recheck,
-            "close_codes": accept.close_codes,
+            "close_codes": accept.terms.close_codes,
         }
 
     def tell_opened(self, session: Session) -> None:
         """Write the log line of a session's open."""
-        self.log.event(
-            "session.opened",
-            session=session.public_id,
-            origin=session.origin,
-            host=session.host,
-            path=session.path,
-            route=session.route,
-            source=session.source or None,
-            peer=session.peer,
-            **_who(session),
-        )
+        values: dict[str, Value] = {
+            "session": session.public_id,
+            "origin": session.origin,
+            "host": session.host,
+            "path": session.path,
+            "route": session.route,
+            "source": session.source or None,
+            "peer": session.peer,
+        }
+        self.log.session_event("session.opened", _with_who(values, session))
 
     def tell_closed(self, session: Session, *, code: int | None, by: str | None, reason: str, **sums: Value) -> None:
         """Write the log line of a session's close: *code*, who closed it, why, and the *sums* that the mount has."""
-        self.log.event(
-            "session.closed",
-            session=session.public_id,
-            code=code,
-            by=by,
-            reason=reason or None,
+        values: dict[str, Value] = {
+            "session": session.public_id,
+            "code": code,
+            "by": by,
+            "reason": reason or None,
             **sums,
-            seconds=round(self.clock() - session.opened_at, 3),
-            host=session.host,
-            path=session.path,
-            peer=session.peer,
-            **_who(session),
-        )
+            "seconds": round(self.clock() - session.opened_at, 3),
+            "host": session.host,
+            "path": session.path,
+            "peer": session.peer,
+        }
+        self.log.session_event("session.closed", _with_who(values, session))
 
     def start(self) -> None:
         """Begin what runs in the background, on the running loop. Cheap where it runs already."""
@@ -555,8 +557,6 @@ def where(handshake: Handshake) -> dict[str, str | None]:
     }
 
 
-def _who(session: Session) -> dict[str, str | None]:
+def _with_who(values: dict[str, Value], session: Session) -> dict[str, Value]:
     identity = session.identity
-    if identity is None:
-        return {}
-    return named(identity)
+    return values if identity is None else {**values, **named(identity)}

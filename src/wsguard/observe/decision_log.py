@@ -30,6 +30,8 @@ _HINT_SECONDS = 60.0
 _PLAIN = re.compile(r"[A-Za-z0-9_./:@~+,;*%\[\]-]+", re.ASCII)
 # The same of a whole line, with what stands between its values.
 _PLAIN_LINE = re.compile(r"[A-Za-z0-9_./:@~+,;*%\[\] =-]+", re.ASCII)
+_PLAIN_TYPES = frozenset({str, int, float, type(None)})
+_MILLISECONDS = tuple(f".{number:03d}Z" for number in range(1000))
 _LOGGER = "wsguard.decisions"
 
 
@@ -68,6 +70,10 @@ class DecisionLog:
 
     def event(self, name: str, **values: Value) -> None:
         """Write one line: the event's *name* and its *values*."""
+        self._write(logging.INFO, name, values)
+
+    def session_event(self, name: str, values: Mapping[str, Value]) -> None:
+        """Do as `event`, for the lines that every socket writes: a mapping is handed on as it is."""
         self._write(logging.INFO, name, values)
 
     def refused(self, reason: Reason, *, status: int, detail: str, setting: str, **where: Value) -> None:
@@ -169,7 +175,7 @@ class _OwnHandler(logging.Handler):
         if second != self._second:
             self._second = second
             self._prefix = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-        return f"{self._prefix}.{milliseconds:03d}Z"
+        return self._prefix + _MILLISECONDS[milliseconds]
 
 
 def decision_logger(log_format: LogFormat) -> logging.Logger:
@@ -200,23 +206,16 @@ def _line(name: str, values: Mapping[str, Value]) -> Line:
 
 def _plain_line(name: str, values: Mapping[str, Value]) -> str | None:
     """Return the text of an event as `Line` writes it, or None where something in it must be escaped or cut."""
-    parts = [name]
-    for key, value in values.items():
-        kind = type(value)
-        if kind is str:
-            if not value or len(cast("str", value)) > LONGEST_VALUE:
-                return None
-        elif value is None:
-            continue
-        elif kind is not int and kind is not float:
-            return None
-        parts.append(f"{key}={value}")
-    text = " ".join(parts)
-    # One look at all of them together: a value that holds a blank or a "=" shows in their number.
-    between = len(parts) - 1
-    if text.count(" ") != between or text.count("=") != between or not _PLAIN_LINE.fullmatch(text):
+    if not _PLAIN_TYPES.issuperset(map(type, values.values())):
         return None
-    return text
+    parts = [f"{key}={value}" for key, value in values.items() if value is not None]
+    text = " ".join([name, *parts])
+    if len(text) > LONGEST_VALUE and any(len(part) > LONGEST_VALUE for part in parts):
+        return None
+    # One look at all of them together: a value that is empty or holds a blank or a "=" shows in their number.
+    if text.count(" ") != len(parts) or text.count("=") != len(parts) or "= " in text or text[-1] == "=":
+        return None
+    return text if _PLAIN_LINE.fullmatch(text) else None
 
 
 def _cut(value: str) -> str:

@@ -110,36 +110,45 @@ class SocketLimits:
     max_lifetime: float | None = None
 
 
-class Accept(msgspec.Struct, frozen=True):
+class RouteTerms(msgspec.Struct, frozen=True):
     """
-    The request may go on.
+    What everything that a route lets in is held to: the same for each, so made once.
 
-    *route* is the path of the route whose policy decided; *subprotocols* tells forwarding which are taken out.
-    *compression* lets permessage-deflate stay in the offer, *max_message* bounds a message in bytes where one is
-    written; *upstream_host* and *upstream_origin* are ``preserve``, ``upstream`` or a value to send instead.
-    *in_header* tells that an explicit credential in a header field decided; *consumed* is that field, in lower case,
-    which an upstream does not see. *drop_cookies* keeps the cookies of an
-    unlisted origin's handshake from the app. *client* is whom the request comes from as judged, *source* the list that
-    allowed the origin, *limits* what a live socket is held to. *close_codes* are what stands for codes of ours.
+    *route* is its path. *max_message* bounds a message in bytes where one is written, *limits* are what a live socket
+    is held to, *compression* lets permessage-deflate stay in the offer. *upstream_host* and *upstream_origin* are
+    ``preserve``, ``upstream`` or a value to send instead. *close_codes* are what stands for codes of ours.
     """
 
     route: str
-    client: Client
     max_message: int | None = None
     limits: SocketLimits | None = None
-    source: str = ""
-    drop_cookies: bool = False
     compression: bool = False
     upstream_host: str = "preserve"
     upstream_origin: str = "preserve"
     close_codes: Mapping[int, int] = msgspec.field(default_factory=dict[int, int])
+
+
+class Accept(msgspec.Struct, frozen=True):
+    """
+    The request may go on, on the *terms* of the route whose policy decided.
+
+    *client* is whom it comes from as judged, *origin* what its Origin has proven and *source* the list that allowed it;
+    *subprotocols* tells forwarding which are taken out. *in_header* tells that an explicit credential in a header field
+    decided; *consumed* is that field, in lower case, which an upstream does not see. *drop_cookies* keeps the cookies
+    of an unlisted origin's handshake from the app.
+    """
+
+    terms: RouteTerms
+    client: Client
+    origin: OriginProof | None = None
+    source: str = ""
+    subprotocols: Subprotocols = NO_SUBPROTOCOLS
+    drop_cookies: bool = False
     identity: Identity | None = None
     redemption: Redemption | None = None
     recheck: Recheck | None = None
     in_header: bool = False
     consumed: bytes | None = None
-    origin: OriginProof | None = None
-    subprotocols: Subprotocols = NO_SUBPROTOCOLS
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,22 +14,32 @@ class Fields:
 
     Names keep their spelling; look-ups take the lower-case name. A repeated field is kept as often as it came, so that
     nobody who looks can take "the last of two" for the only one.
+
+    *joined_names* are the names as received, with a line feed between two: one look at it is one at all of them. A name
+    that holds a line feed shows in their number.
     """
 
-    __slots__ = ("_first", "_repeated", "raw")
+    __slots__ = ("_first", "_repeated", "joined_names", "raw")
 
     def __init__(self, raw: Iterable[tuple[bytes, bytes]] = ()) -> None:
         self.raw: tuple[tuple[bytes, bytes], ...] = tuple(raw)
-        self._first: dict[bytes, bytes] = {name.lower(): value for name, value in self.raw}
         self._repeated: dict[bytes, list[bytes]] = {}
-        if len(self._first) < len(self.raw):
-            self._first = {}
-            for name, value in self.raw:
-                lower = name.lower()
-                if lower in self._first:
-                    self._repeated.setdefault(lower, [self._first[lower]]).append(value)
-                else:
-                    self._first[lower] = value
+        first = dict(self.raw)
+        are_distinct = len(first) == len(self.raw)
+        self.joined_names = b"\n".join(first if are_distinct else [name for name, _ in self.raw])
+        if not (are_distinct and self.joined_names.islower()):
+            first = self._indexed()
+        self._first: dict[bytes, bytes] = first
+
+    def _indexed(self) -> dict[bytes, bytes]:
+        first: dict[bytes, bytes] = {}
+        for name, value in self.raw:
+            lower = name.lower()
+            if lower in first:
+                self._repeated.setdefault(lower, [first[lower]]).append(value)
+            else:
+                first[lower] = value
+        return first
 
     def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
         """Iterate over (name, value) as received."""
@@ -55,6 +65,11 @@ class Fields:
         """Name the fields without their values, which may be secrets."""
         names = ", ".join(name.decode("latin-1") for name, _ in self.raw)
         return f"Fields({names})"
+
+    @property
+    def joined_values(self) -> bytes:
+        """The values, one behind the other with nothing between: whatever stands in any of them stands here."""
+        return b"".join([value for _, value in self.raw] if self._repeated else self._first.values())
 
     @property
     def has_repeated(self) -> bool:

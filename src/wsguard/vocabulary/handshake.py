@@ -15,8 +15,7 @@ HTTPVersion = Literal["1.0", "1.1", "2"]
 Kind = Literal["handshake", "page"]
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
+class Peer(msgspec.Struct, frozen=True):
     """The other end of the TCP connection. *address* is None where the mount does not know it."""
 
     address: str | None
@@ -78,8 +77,7 @@ class Client(msgspec.Struct, frozen=True):
     doubt: Refusal | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Handshake:
+class Handshake(msgspec.Struct, frozen=True):
     """
     One opening request (RFC 6455 §4.1, RFC 8441), or a page request judged by the same policy.
 

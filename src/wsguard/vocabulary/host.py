@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 # A received name: letters, digits, hyphen, underscore (seen in real names), labels of 1 to 63, at most 253 in all.
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
@@ -23,8 +23,7 @@ class HostSyntaxError(ValueError):
     """The text is no host, or no host[:port]."""
 
 
-@dataclass(frozen=True, slots=True)
-class Host:
+class Host(NamedTuple):
     """A host and, where one was written, a port. IPv6 addresses stand in brackets, everything is lower case."""
 
     name: str

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from wsguard.vocabulary.host import HostSyntaxError, is_loopback_host, normalise_ascii_host, normalise_host, split_port
 
@@ -23,8 +24,7 @@ class OriginSyntaxError(ValueError):
     """The text is no serialised origin, or no entry of an allow-list. The message says what to write instead."""
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """One web origin. *port* is None where it is the scheme's default."""
 
     scheme: str

@@ -32,9 +32,9 @@ class FetchMetadataCheck:
     def check(self, handshake: Handshake, context: Context) -> Verdict:
         """Refuse metadata that does not fit a WebSocket handshake, or contradicts the Origin."""
         fields = handshake.fields
-        if not handshake.is_handshake and context.policy.page_rule != "same-policy":
+        if not context.is_handshake and context.policy.page_rule != "same-policy":
             return PASSED
-        if handshake.is_handshake and not fields.has_any(_NAMES):
+        if context.is_handshake and not fields.has_any(_NAMES):
             return PASSED
         for name in _NAMES if fields.has_repeated else ():
             if len(fields.values(name)) > 1:
@@ -42,7 +42,7 @@ class FetchMetadataCheck:
         site = fields.first(b"sec-fetch-site")
         if site is not None and site not in _SITES:
             return Refusal(reasons.FETCH_MALFORMED, "sec-fetch-site")
-        if not handshake.is_handshake:
+        if not context.is_handshake:
             return _judge_page(handshake, context, site)
         if fields.first(b"sec-fetch-mode") not in (None, b"websocket"):
             return Refusal(reasons.FETCH_MODE)

@@ -77,7 +77,7 @@ class HostCheck:
         except HostSyntaxError as error:
             return Refusal(reasons.HOST_MALFORMED, str(error))
         context.host = host
-        if context.excused and not handshake.is_handshake:
+        if context.excused and not context.is_handshake:
             return PASSED
         if not (context.host_served or context.policy.host_rules.serves(host)):
             return Refusal(reasons.HOST_NOT_ALLOWED, host.name, setting=f'hosts += ["{host.name}"]')

@@ -107,7 +107,7 @@ class OriginCheck:
     def check(self, handshake: Handshake, context: Context) -> Verdict:
         """Return what was proven: LISTED, SAME_ORIGIN, or (only where the policy says so) ABSENT, UNLISTED."""
         values = handshake.fields.values(b"origin")
-        if not handshake.is_handshake:
+        if not context.is_handshake:
             return self._check_page(handshake, context)
         policy = context.policy
         if policy.browsers == "refuse":

@@ -12,7 +12,7 @@ import re
 from typing import TYPE_CHECKING, ClassVar
 
 from wsguard.vocabulary import reasons
-from wsguard.vocabulary.decision import Passed, Refusal, Subprotocols
+from wsguard.vocabulary.decision import PASSED, Passed, Refusal, Subprotocols
 
 if TYPE_CHECKING:
     from wsguard.engine.policy import Context
@@ -34,8 +34,8 @@ class SubprotocolsCheck:
     def check(self, handshake: Handshake, context: Context) -> Verdict:
         """Return the parted offer as Passed.subprotocols."""
         values = handshake.fields.values(b"sec-websocket-protocol")
-        if not handshake.is_handshake or not values:
-            return Passed()
+        if not context.is_handshake or not values:
+            return PASSED
         if sum(map(len, values)) > context.limits.subprotocol_bytes:
             return Refusal(reasons.SUBPROTOCOL_TOO_LARGE)
         offered = [part.strip(" \t") for value in values for part in value.decode("ascii").split(",")]

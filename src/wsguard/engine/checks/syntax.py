@@ -58,7 +58,7 @@ class SyntaxCheck:
         return (
             _check_method(handshake)
             or _check_fields(handshake, context)
-            or (_check_upgrade(handshake) if handshake.is_handshake else None)
+            or (_check_upgrade(handshake) if context.is_handshake else None)
             or PASSED
         )
 
@@ -82,12 +82,13 @@ def _check_fields(handshake: Handshake, context: Context) -> Refusal | None:
     if len(fields) > limits.fields:
         return _refuse(reasons.SYNTAX_TOO_MANY_FIELDS, str(len(fields)))
     # All at once first: what is wrong is looked for only where something is.
-    names = [name for name, _ in fields.raw]
-    all_names, all_values = b"".join(names), b"".join([value for _, value in fields.raw])
-    size = len(handshake.target) + len(all_names) + len(all_values) + 4 * len(names)
+    all_names, all_values = fields.joined_names, fields.joined_values
+    between = max(len(fields) - 1, 0)
+    size = len(handshake.target) + len(all_names) - between + len(all_values) + 4 * len(fields)
     if size > limits.head:
         return _refuse(reasons.SYNTAX_HEAD_TOO_LARGE, str(size))
-    if b"" in names or all_names.translate(None, _TOKEN_BYTES) or all_values.translate(None, _NO_CONTROL):
+    are_tokens = b"" not in fields and all_names.translate(None, _TOKEN_BYTES) == b"\n" * between
+    if not are_tokens or all_values.translate(None, _NO_CONTROL):
         refusal = _find_bad_byte(fields)
         if refusal is not None:
             return refusal
@@ -100,7 +101,7 @@ def _check_fields(handshake: Handshake, context: Context) -> Refusal | None:
         for name in _SINGLETONS:
             if len(fields.values(name)) > 1:
                 return _refuse(reasons.SYNTAX_REPEATED_FIELD, name.decode("ascii"))
-    if b"host" not in fields and not (handshake.http_version == "1.0" and not handshake.is_handshake):
+    if b"host" not in fields and not (handshake.http_version == "1.0" and not context.is_handshake):
         return _refuse(reasons.SYNTAX_HOST)
     return None
 
@@ -125,8 +126,9 @@ def _check_upgrade(handshake: Handshake) -> Refusal | None:
             return refusal
     if handshake.fields.first(b"sec-websocket-version") != b"13" and not _hidden(handshake, b"sec-websocket-version"):
         return Refusal(reasons.SYNTAX_VERSION, headers=(("Sec-WebSocket-Version", "13"),))
-    if not all(_is_extension_list(value) for value in handshake.fields.values(b"sec-websocket-extensions")):
-        return _refuse(reasons.SYNTAX_EXTENSIONS)
+    for value in handshake.fields.values(b"sec-websocket-extensions"):
+        if not _is_extension_list(value):
+            return _refuse(reasons.SYNTAX_EXTENSIONS)
     return None
 
 

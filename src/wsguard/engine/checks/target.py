@@ -42,7 +42,7 @@ class TargetCheck:
         decoded = decoded_path(raw)
         if is_reserved(raw) or is_reserved(decoded):
             return Refusal(reasons.ROUTE_RESERVED)
-        if handshake.is_handshake and _hides_something(raw):
+        if context.is_handshake and _hides_something(raw):
             return Refusal(reasons.TARGET_AMBIGUOUS)
         if decoded != raw and context.table.find(decoded) is not context.route:
             return Refusal(reasons.TARGET_AMBIGUOUS)

@@ -29,7 +29,7 @@ class TransportCheck:
 
     def check(self, handshake: Handshake, context: Context) -> Verdict:
         """Refuse an insecure or unknown scheme, then a server name that is not the Host."""
-        if context.excused and not handshake.is_handshake:
+        if context.excused and not context.is_handshake:
             return PASSED
         client = context.client
         if client.doubt is not None:
