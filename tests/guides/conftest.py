@@ -1,4 +1,4 @@
-"""One matrix for the whole run; at its end it is printed, and written to `.test-results/guides.txt`."""
+"""One matrix for the whole run; at its end it is written to `.test-results/guides.txt`, which scripts/test prints."""
 
 from __future__ import annotations
 
@@ -26,14 +26,10 @@ def matrix(place: Place, pytestconfig: pytest.Config) -> Matrix:
     return pytestconfig.stash.setdefault(_MATRIX, Matrix(place))
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print guide × server: handshakes accepted and refused."""
-    matrix = config.stash.get(_MATRIX, None)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Write guide × server: handshakes accepted and refused. One process measures all of it (`--dist loadfile`)."""
+    matrix = session.config.stash.get(_MATRIX, None)
     if matrix is None or not matrix.cells:
         return
-    lines = matrix.lines()
-    terminalreporter.section("guides: handshakes accepted/refused")
-    for line in lines:
-        terminalreporter.write_line(line)
     REPORT.parent.mkdir(exist_ok=True)
-    REPORT.write_text("\n".join(lines) + "\n", "utf-8")
+    REPORT.write_text("\n".join(matrix.lines()) + "\n", "utf-8")

@@ -173,8 +173,8 @@ class GuardedSocket:
     async def _receive_watched(self) -> Message:
         if self._end is not None:
             return await self._ended()
-        # A coroutine runs in a task; to say so by a cast would cost each message a call.
-        task: asyncio.Task[object] = current_task()  # pyright: ignore[reportAssignmentType]
+        # A coroutine runs in a task; to say so by a cast would cost each message a call, as does not naming the loop.
+        task: asyncio.Task[object] = current_task(self._loop)  # pyright: ignore[reportAssignmentType]
         self._waiting = task
         cancelling = task.cancelling()
         try:
