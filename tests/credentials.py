@@ -132,7 +132,8 @@ class Visitor:
         """Open a socket; return it and the fields of its 101."""
         raw = self.connect()
         fields = fields_of(raw.open(self.request(*arguments, **keys)).decode("latin-1"))
-        secret(Kind.HANDLE, fields.get("x-wsguard-session", ""))
+        if "x-wsguard-session" in fields:
+            secret(Kind.HANDLE, fields["x-wsguard-session"])
         return raw, fields
 
     def refused(self, *arguments: Any, **keys: Any) -> tuple[int, str]:

@@ -23,12 +23,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from rich.pretty import pretty_repr
 
 ROOT = Path(__file__).parents[1]
 _WINDOW = 16
 """So much of a secret in one piece is a leak: 96 bits of base64url."""
 _STEP = 4
 _RUN = re.compile(rb"[A-Za-z0-9_-]{%d,}" % _WINDOW)
+_JWT = re.compile(r"eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*\.[A-Za-z0-9_-]{16,}")
 _LONGEST_REPR = 20_000
 
 
@@ -78,10 +80,11 @@ class Ledger:
 
     def secret(self, kind: Kind, value: str) -> None:
         """Look for *value* from now on, and for its base64url form; of a JWT for its signature, which makes it one."""
-        self.made[kind] += 1
+        pieces = dict.fromkeys(_pieces(value), kind)
+        assert pieces, f"a {kind} of the tests is too short to be looked for"
+        self.made[kind] += not value.startswith("planted-")
         self.fresh = True
-        for piece in _pieces(value):
-            self._pieces[piece] = kind
+        self._pieces |= pieces
 
     def let_through(self, sink: Sink, value: str) -> None:
         """*value* may stand in *sink*: the test's configuration says that it is sent on."""
@@ -115,7 +118,7 @@ class Ledger:
 
 
 def _pieces(value: str) -> Generator[bytes]:
-    secret_part = value.rpartition(".")[2] if value.count(".") == 2 else value
+    secret_part = value.rpartition(".")[2] if _JWT.fullmatch(value) else value
     # The subprotocol's form is the base64url of the whole token: its end is that of the signature.
     encoded = base64.urlsafe_b64encode(value.encode()).rstrip(b"=")[-len(secret_part) :]
     for form in (secret_part.encode(), encoded):
@@ -153,6 +156,8 @@ def reprs() -> Generator[str]:
             except AttributeError:
                 continue  # half built, and kept by a traceback: it lacks what it would name
             yield said[:_LONGEST_REPR]
+            if hasattr(kind, "__rich_repr__"):
+                yield pretty_repr(found, max_depth=2, max_string=_LONGEST_REPR)[:_LONGEST_REPR]
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,8 +1,13 @@
 """`import wsguard` costs next to nothing: what is heavy is loaded by the part that uses it."""
 
 import os
+import pydoc
 import subprocess
 import sys
+
+import pytest
+
+import wsguard
 
 HEAVY = {
     "aiofastnet",
@@ -45,3 +50,9 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 def test_importing_the_package_takes_less_than_50_ms() -> None:
     # Processor time, and the best of five: other tests run beside this one.
     assert min(import_once()[0] for _ in range(5)) < 0.050
+
+
+@pytest.mark.parametrize("name", wsguard.__all__)
+def test_help_can_show_every_public_name(name: str) -> None:
+    """A Struct's signature resolves its hints, so what they name must be there when the program runs."""
+    assert pydoc.render_doc(getattr(wsguard, name))

@@ -88,6 +88,10 @@ async def receive_once(receive: Receive, send: Send) -> Message:
     return await receive()
 
 
+async def receive_soon(receive: Receive) -> Message:
+    return await receive()
+
+
 DISCONNECT = {"type": "websocket.disconnect", "code": 3000, "reason": "revoked"}
 CLOSE = {"type": "websocket.close", "code": 3000, "reason": "revoked"}
 
@@ -152,6 +156,61 @@ def test_a_message_that_has_just_come_does_not_stop_a_close() -> None:
         await task
         assert (socket.result, socket.server.sent[-1]) == (DISCONNECT, CLOSE)
         assert task.cancelling() == 0
+
+    run(scenario())
+
+
+LIMITED = {"auth": ["anybody"], "max_message": 125}
+
+
+@pytest.mark.parametrize("policy", [{"auth": ["anybody"]}, LIMITED], ids=["watched", "counted"])
+def test_no_message_comes_behind_a_close_to_another_task_that_waits(policy: dict[str, Any]) -> None:
+    """Of two tasks that wait our close ends one; what the server hands to the other is not handed on."""
+
+    async def scenario() -> None:
+        async def behave(receive: Receive, send: Send) -> list[Message]:
+            del send
+            first = asyncio.create_task(receive_soon(receive))
+            await asyncio.sleep(0)
+            second = asyncio.create_task(receive_soon(receive))
+            return list(await asyncio.gather(first, second))
+
+        socket = Socket(behave, policy)
+        task = await socket.open()
+        await socket.wait()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        socket.session.close(3000, "revoked")
+        socket.server.text("late")
+        await task
+        assert socket.result == [DISCONNECT, DISCONNECT]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("policy", [{"auth": ["anybody"]}, LIMITED], ids=["watched", "counted"])
+def test_a_close_finds_the_task_that_waits_behind_one_that_was_cancelled(policy: dict[str, Any]) -> None:
+    """A task that the app has cancelled ends its wait late: it takes no other's place."""
+
+    async def scenario() -> None:
+        async def behave(receive: Receive, send: Send) -> Message:
+            del send
+            first = asyncio.create_task(receive_soon(receive))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            first.cancel()
+            second = asyncio.create_task(receive_soon(receive))
+            await asyncio.wait([first])
+            waiting.set()
+            return await second
+
+        waiting = asyncio.Event()
+        socket = Socket(behave, policy, server_type=Lingering)
+        task = await socket.open()
+        await asyncio.wait_for(waiting.wait(), 5)
+        socket.session.close(3000, "revoked")
+        await asyncio.wait_for(task, 5)
+        assert socket.result == DISCONNECT
 
     run(scenario())
 

@@ -23,6 +23,8 @@ ALICE = Identity("alice", "app", "test")
 class Header:
     """An authenticator that answers whatever the test put behind the name in its header."""
 
+    in_header = False
+
     def __init__(self, answers: dict[bytes, Any], *, name: str = "key", carriage: Carriage = "explicit") -> None:
         self.answers = answers
         self.name = name
@@ -175,6 +177,29 @@ def test_a_script_is_told_why_only_behind_the_origin_check() -> None:
         refused = decide(early, [Header({})], refusal="close")
         assert isinstance(refused, Refuse)
         assert refused.close_code is None
+
+
+@pytest.mark.parametrize(
+    ("origin", "policy"),
+    [
+        ("https://evil.test", {"origin_required": "unless-header-credential"}),
+        (None, {"origin_required": "unless-header-credential"}),
+        ("null", {"allow_null_origin": True}),
+    ],
+)
+@pytest.mark.parametrize("cookie", ["1", "not a login", None])
+def test_a_foreign_page_does_not_learn_whether_a_cookie_is_a_login(
+    origin: str | None, policy: dict[str, Any], cookie: str | None
+) -> None:
+    """An origin that counts only beside a key in a header is told no close code: 3000 and 3003 would tell logins apart."""
+    answers = {b"1": ALICE, b"not a login": Refusal(reasons.CREDENTIAL_INVALID)}
+    key = Header({})
+    key.in_header = True
+    kinds = [Header(answers, name="cookie", carriage="ambient"), key]
+    refused = decide(handshake({"Origin": origin, "X-Cookie": cookie}), kinds, refusal="close", **policy)
+    assert isinstance(refused, Refuse)
+    assert refused.status in (401, 403)
+    assert refused.close_code is None
 
 
 # --- pages under an authenticated route -------------------------------------------------------------------------------

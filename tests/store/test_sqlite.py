@@ -23,6 +23,7 @@ import pytest
 from tests.store.opening import END, NOW, ROOT, SECONDS, SPACE, Hanging, Process, in_thread, process, run, sqlite_store
 from wsguard.engine.ports import Taken
 from wsguard.engine.store_keys import hashed_key
+from wsguard.store import local
 from wsguard.store.local import SQLiteStore
 from wsguard.vocabulary.bounds import Limits
 from wsguard.vocabulary.errors import ConfigurationError, StoreError, StoreFull
@@ -290,6 +291,29 @@ def test_two_processes_take_once(tmp_path: Path) -> None:
             print(f"key {number}: {told[0]['pid']} and {told[1]['pid']} answered 100 each, {winner} got it")
     print(f"they took at one time for {overlaps} of {keys} keys")
     assert overlaps >= 3, "the processes did not take at one time"
+
+
+def test_what_is_put_anew_between_two_looks_is_taken_and_not_only_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A taker that finds nothing to take looks why; a value that another process puts meanwhile goes to one alone."""
+    found, puts = local._found, iter([True])
+
+    def after_a_put(connection: sqlite3.Connection, space: str, key: bytes, now: float) -> Taken:
+        if next(puts, False):
+            row = (space, key, b"anew", END)
+            connection.execute("INSERT INTO entries (space, key, value, expires_at) VALUES (?, ?, ?, ?)", row)
+        return found(connection, space, key, now)
+
+    monkeypatch.setattr(local, "_found", after_a_put)
+
+    async def scenario() -> None:
+        store = sqlite_store(tmp_path)
+        assert await take(store) == Taken(b"anew")
+        assert await take(store) == Taken(None, b"m")
+        await store.aclose()
+
+    run(scenario)
 
 
 # --- faults -----------------------------------------------------------------------------------------------------------

@@ -187,7 +187,8 @@ class GuardedSocket:
                 raise  # somebody else's beside ours
             return await self._ended()
         finally:
-            self._waiting = None
+            if self._waiting is task:
+                self._waiting = None  # else another task has begun to wait meanwhile
         if self._cancelled is task:
             task.uncancel()  # the message came all the same
             return await self._ended()
@@ -196,19 +197,20 @@ class GuardedSocket:
             self._keep_end(
                 int(message.get("code") or close_codes.NO_STATUS), "client", str(message.get("reason") or "")
             )
-        elif self._counts and kind == "websocket.receive" and not self._counted(message):
-            return await self._ended()
-        return message
+        elif self._counts and self._end is None and kind == "websocket.receive":
+            self._count(message)
+        # Two tasks of an app may wait: our close ends one wait, and what comes to the other has come too late.
+        return message if self._end is None or kind == "websocket.disconnect" else await self._ended()
 
-    def _counted(self, message: Message) -> bool:
-        """Count *message*; False where it goes over a limit, and the socket is being closed for it."""
+    def _count(self, message: Message) -> None:
+        """Count *message*; where it goes over a limit, close the socket for it."""
         self._heard = now = self._time()
         limit, per_second = self._limit, self._per_second
         if limit is not None:
             data: bytes | None = message.get("bytes")
             if self._is_too_long(message, limit) if data is None else len(data) > limit:
                 self._close_for(reasons.FRAMES_TOO_LARGE)
-                return False
+                return
         if per_second is not None:
             allowed = self._allowed + (now - self._refill) * per_second
             if allowed > per_second:  # noqa: PLR1730 - a call of min() is a tenth of what the limits cost a message
@@ -217,8 +219,6 @@ class GuardedSocket:
             self._allowed = allowed - 1
             if allowed < 1:
                 self._close_for(reasons.LIMITS_RATE)
-                return False
-        return True
 
     @staticmethod
     def _is_too_long(message: Message, limit: int) -> bool:

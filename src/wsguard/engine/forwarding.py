@@ -46,6 +46,7 @@ _MANAGED_PREFIXES = (b"x-forwarded-", b"x-wsguard-")
 _VISIBLE = bytes(byte for byte in range(0x21, 0x7F) if byte != ord("%"))
 LONGEST_IDENTITY_FIELD = 1024
 _FOLDED = bytes.maketrans(b"_.", b"--")
+_LONGEST_NAME_KEPT = 64
 _LONGEST_KEPT = 1024  # bytes of names; more are looked at, and remembered by nobody
 
 
@@ -73,14 +74,17 @@ def _any_managed(joined_names: bytes) -> bool:
     return any(map(is_managed, joined_names.split(b"\n")))
 
 
-@lru_cache(256)  # the names that clients send hardly differ
 def is_managed(name: bytes) -> bool:
     """Tell whether *name*, with ``-``, ``_``, ``.`` and case folded, is one that only a proxy may set."""
+    return _is_managed(name) if len(name) <= _LONGEST_NAME_KEPT else _is_managed.__wrapped__(name)
+
+
+@lru_cache(256)  # the names that clients send hardly differ
+def _is_managed(name: bytes) -> bool:
     folded = name.lower().translate(_FOLDED)
     return folded in _MANAGED or folded.startswith(_MANAGED_PREFIXES)
 
 
-@lru_cache(256)
 def is_forwarded(name: bytes) -> bool:
     """Tell whether *name* is of the forwarded family, in any spelling: what a proxy says of its client."""
     return is_managed(name) and not is_ours(name)

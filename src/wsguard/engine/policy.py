@@ -309,7 +309,7 @@ async def decide(
         return Refuse(reasons.ROUTE_NONE)
     if _asks_nobody(handshake, context):
         left = context.unless_explicit
-        return _accept(context, context.route, None) if left is None else refused_by(context.policy, handshake, left)
+        return _accept(context, context.route, None) if left is None else _refused(handshake, context, left)
     return await _authenticated(handshake, context, context.route)
 
 
@@ -330,13 +330,13 @@ async def _authenticated(handshake: Handshake, context: Context, route: Route) -
     policy = route.policy
     if handshake.is_handshake and route.takes_tickets and has_parameter(handshake.target, b"ticket"):
         # Whatever else was sent: logs and histories keep a query (B-TICKET-06).
-        return refused_by(policy, handshake, Refusal(reasons.TICKET_QUERY))
+        return _refused(handshake, context, Refusal(reasons.TICKET_QUERY))
     identity = await authenticate(handshake, context, route.authenticators)
     if isinstance(identity, Refusal):
-        return refused_by(policy, handshake, identity)
+        return _refused(handshake, context, identity)
     lacking = lacks(policy, identity)
     if lacking is not None:
-        return refused_by(policy, handshake, lacking, identity)
+        return _refused(handshake, context, lacking, identity)
     return _accept(context, route, identity)
 
 
@@ -352,16 +352,36 @@ def lacks(policy: Policy, identity: Identity) -> Refusal | None:
     return None
 
 
-def refused_by(policy: Policy, handshake: Handshake, refusal: Refusal, identity: Identity | None = None) -> Refuse:
+def _refused(handshake: Handshake, context: Context, refusal: Refusal, identity: Identity | None = None) -> Refuse:
+    tells_script = origin_has_passed(context.origin, excused=context.unless_explicit is not None)
+    return refused_by(context.policy, handshake, refusal, identity, tells_script=tells_script)
+
+
+def origin_has_passed(origin: OriginProof | None, *, excused: bool) -> bool:
+    """
+    Tell whether a handshake's Origin has passed by itself. *excused*: it counts only if an explicit credential decides.
+
+    To any other page the close codes would tell whether its visitor's cookie is a valid login.
+    """
+    return origin in _PROVEN or (origin is OriginProof.ABSENT and not excused)
+
+
+_PROVEN = (OriginProof.LISTED, OriginProof.SAME_ORIGIN)
+
+
+def refused_by(
+    policy: Policy, handshake: Handshake, refusal: Refusal, identity: Identity | None = None, *, tells_script: bool
+) -> Refuse:
     """
     Return the decision that *refusal* of a credential means: with a close code where *policy* tells a script why.
 
-    *identity* is who was refused, where the refusal does not say so itself.
+    *identity* is who was refused, where the refusal does not say so itself. *tells_script*: its `origin_has_passed`.
     """
     headers = refusal.headers
     if refusal.reason.status == 401 and policy.authenticates and "basic" in (policy.auth or ()):  # noqa: PLR2004
         headers += _BASIC
-    told = policy.refusal == "close" and handshake.is_handshake and refusal.reason.status in _CLOSE_CODES
+    told = tells_script and policy.refusal == "close" and handshake.is_handshake
+    told = told and refusal.reason.status in _CLOSE_CODES
     code = _CLOSE_CODES[refusal.reason.status] if told else None
     if code is not None:
         code = close_codes.PRESETS[policy.close_codes].get(code, code)

@@ -7,7 +7,7 @@ frame is written: whoever carries the frames binds a closer.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -53,6 +53,10 @@ class Session(msgspec.Struct, eq=False):
     def __repr__(self) -> str:
         """Name it as the log does, and whose it is."""
         return f"{type(self).__name__}({self.public_id!r}, {self.path!r}, identity={self.identity!r})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Return what `repr` names: msgspec's own would tell all."""
+        return [("public_id", self.public_id), ("path", self.path), ("identity", self.identity)]
 
     @property
     def expires_at(self) -> float | None:

@@ -28,7 +28,7 @@ from wsguard.endpoints.session import answer_session
 from wsguard.endpoints.ticket import answer_ticket, named
 from wsguard.engine.authentication import challenged
 from wsguard.engine.limits import AddressLimits, address_key
-from wsguard.engine.policy import Policy, decide, refused_by
+from wsguard.engine.policy import Policy, decide, origin_has_passed, refused_by
 from wsguard.engine.proxies import TrustedProxies, client_of
 from wsguard.engine.tickets import SPACE, handle_digest, new_secret
 from wsguard.guard.administration import Administration
@@ -83,6 +83,10 @@ class Admission(msgspec.Struct, frozen=True):
     def __repr__(self) -> str:
         """Name the session, without its handle."""
         return f"Admission({self.facts['public_id']!r})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Return what `repr` names: msgspec's own would tell all, in every traceback that rich writes with locals."""
+        return [("public_id", self.facts["public_id"])]
 
 
 class Guard:
@@ -224,7 +228,7 @@ class Guard:
         if decision.identity is not None:
             refusal = await self._withdrawn_meanwhile(decision.identity)
             if refusal is not None:
-                return self._refused(handshake, refusal, decision.identity)
+                return self._refused(handshake, decision, refusal)
         if retry_after is not None:
             return Refuse(reasons.LIMITS_ADDRESS, headers=(("Retry-After", str(retry_after)),))
         return decision
@@ -276,7 +280,7 @@ class Guard:
         if accept.redemption is not None:
             refusal = await self._redeem(accept.redemption, facts["public_id"].encode())
             if refusal is not None:
-                return self._refused(handshake, refusal, accept.identity)
+                return self._refused(handshake, accept, refusal)
             facts["handle"] = accept.redemption.handle
             facts["sold_by"] = accept.redemption.sold_by
         elif accept.in_header and self._desk is not None:
@@ -284,9 +288,10 @@ class Guard:
             facts["handle"] = handle_digest(handle)
         return Admission(accept, facts, handle)
 
-    def _refused(self, handshake: Handshake, refusal: Refusal, identity: Identity | None = None) -> Refuse:
+    def _refused(self, handshake: Handshake, accept: Accept, refusal: Refusal) -> Refuse:
         route = self.routes.find(handshake.raw_path) or self.routes.routes[0]
-        return refused_by(route.policy, handshake, challenged(refusal), identity)
+        tells_script = origin_has_passed(accept.origin, excused=accept.drop_cookies)
+        return refused_by(route.policy, handshake, challenged(refusal), accept.identity, tells_script=tells_script)
 
     async def _redeem(self, redemption: Redemption, mark: bytes) -> Refusal | None:
         try:
@@ -431,7 +436,8 @@ class Guard:
         return desk
 
     def _ticket_refused(self, page: JudgedPage, refusal: Refusal) -> TicketRefused:
-        refuse = self._refused(page.handshake, refusal)
+        route = self.routes.find(page.handshake.raw_path) or self.routes.routes[0]
+        refuse = refused_by(route.policy, page.handshake, challenged(refusal), tells_script=False)
         request_id = self.tell_refusal(page.handshake, page.client, refuse)
         headers = (*refuse.headers, ("X-Request-Id", request_id))
         return TicketRefused(refuse.status, headers, request_id, refuse.reason.code)
@@ -500,7 +506,7 @@ class Guard:
             "source": session.source or None,
             "peer": session.peer,
         }
-        self.log.session_event("session.opened", _with_who(values, session))
+        self.log.tell("session.opened", _with_who(values, session))
 
     def tell_closed(self, session: Session, *, code: int | None, by: str | None, reason: str, **sums: Value) -> None:
         """Write the log line of a session's close: *code*, who closed it, why, and the *sums* that the mount has."""
@@ -515,7 +521,7 @@ class Guard:
             "path": session.path,
             "peer": session.peer,
         }
-        self.log.session_event("session.closed", _with_who(values, session))
+        self.log.tell("session.closed", _with_who(values, session))
 
     def start(self) -> None:
         """Begin what runs in the background, on the running loop. Cheap where it runs already."""

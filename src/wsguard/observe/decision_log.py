@@ -70,10 +70,10 @@ class DecisionLog:
 
     def event(self, name: str, **values: Value) -> None:
         """Write one line: the event's *name* and its *values*."""
-        self._write(logging.INFO, name, values)
+        self.tell(name, values)
 
-    def session_event(self, name: str, values: Mapping[str, Value]) -> None:
-        """Do as `event`, for the lines that every socket writes: a mapping is handed on as it is."""
+    def tell(self, name: str, values: Mapping[str, Value]) -> None:
+        """Do as `event`, which comes here, for the lines that every socket writes: a mapping is handed on as it is."""
         self._write(logging.INFO, name, values)
 
     def refused(self, reason: Reason, *, status: int, detail: str, setting: str, **where: Value) -> None:

@@ -86,6 +86,9 @@ _PUT = """
     SELECT ?, ?, ?, ? FROM totals WHERE entries < ? AND entry_bytes <= ?
     ON CONFLICT DO UPDATE SET value = excluded.value, mark = NULL, expires_at = excluded.expires_at
 """
+_LOOKS = 3
+"""So often is a value looked for that another process changes under our hands."""
+
 _TAKE = """
     UPDATE entries SET mark = ? WHERE space = ? AND key = ? AND mark IS NULL AND expires_at > ? RETURNING value
 """
@@ -168,8 +171,15 @@ class SQLiteStore:
         check_value(mark, self._limits.store_value)
 
         def command(connection: sqlite3.Connection) -> Taken:
-            taken = connection.execute(_TAKE, (mark, space, key, now)).fetchall()  # all: the statement ends by that
-            return Taken(taken[0][0]) if taken else _found(connection, space, key, now)
+            for _ in range(_LOOKS):
+                taken = connection.execute(_TAKE, (mark, space, key, now)).fetchall()  # all: the statement ends by that
+                if taken:
+                    return Taken(taken[0][0])
+                found = _found(connection, space, key, now)
+                if found.value is None:
+                    return found
+                # Another process has put it anew between the two statements; only the first of them takes.
+            raise StoreError("others change this value all the time")
 
         return await self._thread.run(_Command(_How.WRITE, command))
 

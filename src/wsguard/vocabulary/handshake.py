@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import msgspec
 
-if TYPE_CHECKING:
-    from wsguard.vocabulary.decision import Refusal
-    from wsguard.vocabulary.fields import Fields
+# Not for checkers alone: a Struct's signature, which help() shows, resolves its hints.
+from wsguard.vocabulary.decision import Refusal
+from wsguard.vocabulary.fields import Fields
 
 HTTPVersion = Literal["1.0", "1.1", "2"]
 Kind = Literal["handshake", "page"]
