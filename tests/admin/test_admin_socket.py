@@ -16,6 +16,7 @@ from tests.guard.world import APP, Key, World, code_of
 from wsguard import ConfigurationError, Guard, Policy, Ticket
 from wsguard.admin import server as admin_server
 from wsguard.admin.client import AdminError, ask_admin
+from wsguard.admin.neighbours import Neighbours
 from wsguard.admin.socket import bound_admin_socket, may_administer, read_admin_path
 
 NOBODY = 65534
@@ -121,6 +122,18 @@ def test_what_is_no_revocation_closes_nothing(tmp_path: Path, members: Any) -> N
         with pytest.raises(AdminError):
             await ask("POST", "/revocations", members)
         assert session.closing is None
+
+    run(tmp_path, scenario)
+
+
+def test_three_hundred_who_ask_at_once_are_all_answered(tmp_path: Path) -> None:
+    """Among workers an answer that does not come could be that of the one who holds a session: they wait their turn."""
+
+    async def scenario(world: World, ask: Callable[..., Awaitable[Any]]) -> None:
+        neighbours = Neighbours(tmp_path / "run")
+        asked = await asyncio.gather(*(neighbours.ask_all("GET", "/sessions") for _ in range(300)))
+        assert [(len(one.answers), one.silent) for one in asked] == [(1, 0)] * 300
+        del world, ask
 
     run(tmp_path, scenario)
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,10 @@ import pytest
 import trustme
 
 from tests.asgi.server_process import free_port
+from tests.credentials import bearer
+from tests.engine.tokens import key_of, public
 from tests.leaks import Sink, saw
+from wsguard.admin.client import ask_admin
 
 DEADLINE = 20.0
 APP = """
@@ -225,6 +229,81 @@ def test_two_workers_serve_one_port(start: Start) -> None:
     assert status(run.handshake(origin="https://app.test")) == 101
     assert run.stop() == 0
     assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+WORKED = """
+from plain_app import app
+from wsguard import Guard, JWT, Policy, Ticket
+from wsguard.asgi import WebSocketGuard
+
+jwt = JWT("https://id.test", audience=["https://app.test"], jwks="file:jwks.json")
+policy = Policy(origins=["https://app.test"], hosts=["app.test"], auth=["ticket", "bearer"])
+more = {{"ticket": Ticket(sold_for=["bearer"]), "public_url": "https://app.test", "store": {store!r}}}
+app = WebSocketGuard(app, guard=Guard(policy, authenticators=[jwt], **more))
+"""
+
+
+@pytest.mark.slow
+def test_the_apps_own_guard_is_one_of_several(start: Start, tmp_path: Path) -> None:
+    """A ticket of one worker opens at the other, all sessions are listed, and one revocation closes them all."""
+    (tmp_path / "worked_app.py").write_text(WORKED.format(store="sqlite:wsguard.db"))
+    (tmp_path / "jwks.json").write_bytes(public(key_of("ES256")))
+    more = ["--workers", "2", "--store", "sqlite:wsguard.db", "--admin", "unix:run/admin.sock"]
+    run = start("worked_app:app", *more, wait=False)
+    begun = run.wait_for("Application startup complete")
+    run.wait_for("Application startup complete", after=run.output().index(begun) + len(begun))
+    protocol = "Sec-WebSocket-Protocol: wsguard.v1, {}\r\n"
+    with ExitStack() as stack:
+        for _ in range(8):
+            body = b'{"path": "/ws"}'
+            fields = {"Host": "app.test", "Origin": "https://app.test", "Content-Type": "application/json"}
+            fields |= {"Content-Length": str(len(body)), **bearer()}
+            head_lines = ["POST /.wsguard/ticket HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
+            request = "\r\n".join([*head_lines, "", ""])
+            with run.connect() as connection:
+                connection.sendall(request.encode() + body)
+                answer = b""
+                while b"}" not in answer:
+                    answer += connection.recv(65536)
+            assert status(answer) == 200, answer
+            ticket = json.loads(answer.partition(b"\r\n\r\n")[2])["protocols"][-1]
+            opened = stack.enter_context(run.connect())
+            more_fields = {"target": "/ws", "host": "app.test", "origin": "https://app.test"}
+            opened.sendall(HANDSHAKE.format(**more_fields, more=protocol.format(ticket)).encode())
+            head = b""
+            while b"\r\n\r\n" not in head:
+                head += opened.recv(65536)
+            assert status(head) == 101, head
+        admin = tmp_path / "run" / "admin.sock"
+        held = {one["pid"] for one in ask_admin(admin, "GET", "/sessions")["sessions"]}
+        told = ask_admin(admin, "POST", "/revocations", {"issuer": "https://id.test"})
+    print(f"held by {sorted(held)}, closed {told}")
+    assert told == {"closed": 8, "processes": 2}
+    assert run.stop() == 0
+
+
+@pytest.mark.slow
+def test_an_own_guard_with_a_store_of_its_own_process_is_not_several(start: Start, tmp_path: Path) -> None:
+    """Its tickets would open nothing at the other worker: an error at start."""
+    (tmp_path / "worked_app.py").write_text(WORKED.format(store="memory"))
+    (tmp_path / "jwks.json").write_bytes(public(key_of("ES256")))
+    run = start("worked_app:app", "--workers", "2", "--store", "sqlite:wsguard.db", wait=False)
+    run.wait_for('store = "sqlite:wsguard.db"')
+    assert run.process.wait(DEADLINE) == 2
+    run.stop()
+
+
+@pytest.mark.slow
+def test_a_guard_that_starlette_would_make_later_stops_the_start(start: Start, tmp_path: Path) -> None:
+    """A policy that cannot work is told before anything is served, not in a traceback at the first request."""
+    (tmp_path / "late_app.py").write_text(
+        GUARDED.replace("policy=Policy(origins=", "policy=Policy(auth=['nobody'], origins=")
+    )
+    run = start("late_app:app", wait=False)
+    assert run.process.wait(DEADLINE) == 2
+    assert "nobody" in run.output()
+    assert "Traceback" not in run.output()
+    run.stop()
 
 
 @pytest.mark.slow

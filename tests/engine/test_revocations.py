@@ -71,6 +71,8 @@ def test_the_second_counts_as_older(issued_at: float | None, means: bool) -> Non
         {},
         {"issued_before": NOW},
         {"subject": None},
+        {"subject": None, "issuer": "app"},
+        {"subject": "alice", "issued_before": None},
         {"subject": ""},
         {"subject": 1},
         {"subject": ["alice"]},

@@ -24,6 +24,7 @@ from tests.gateway.gateway_process import GatewayProcess
 from tests.gateway.raw_client import RawClient
 from tests.gateway.recording_upstream import RecordingUpstream, echo
 from tests.processes import watched
+from wsguard.admin.client import ask_admin
 
 pytestmark = pytest.mark.slow
 
@@ -78,9 +79,11 @@ class Workers:
         raw.open(self.page.request(protocols, fields))
         return raw
 
-    def post(self, pid: int, path: str, members: dict[str, Any], fields: dict[str, str]) -> tuple[int, Any]:
-        """Ask an endpoint at this worker; return the status, and the members of the answer."""
-        raw = self.connect(pid)
+    def post(
+        self, worker: int | RawClient, path: str, members: dict[str, Any], fields: dict[str, str]
+    ) -> tuple[int, Any]:
+        """Ask an endpoint at this worker, or over a connection to it; return the status and the answer's members."""
+        raw = self.connect(worker) if isinstance(worker, int) else worker
         body = json.dumps(members).encode()
         lines = [f"POST {path} HTTP/1.1", "Host: app.test", "Origin: https://app.test"]
         lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
@@ -181,6 +184,45 @@ def test_renewal_and_revocation_reach_the_worker_that_holds_the_socket(workers: 
     assert sorted(one["pid"] for one in listed) == sorted([first, second])
     assert workers.sessions("close", "--subject", "alice") == {"closed": 2, "processes": 2}
     assert closed(raw) == closed(other) == (3000, "revoked")
+
+
+def test_many_renewals_at_once_reach_the_worker_that_holds_the_sockets(workers: Workers) -> None:
+    """All pages of a company renew in one minute: a question that waits its turn is answered, and none is a 404."""
+    first, second = workers.pids
+    who = [f"user{number}" for number in range(40)]
+    sold = {sub: workers.page.buy(bearer(30, sub=sub)) for sub in who}
+    opened = [workers.open(first, one["protocols"]) for one in sold.values()]
+    connections = {sub: workers.connect(second) for sub in who}
+
+    def renewed(sub: str) -> int:
+        members = {"session": sold[sub]["session"]}
+        return workers.post(connections[sub], "/.wsguard/renew", members, bearer(60, sub=sub))[0]
+
+    with ThreadPoolExecutor(len(who)) as pool:
+        assert list(pool.map(renewed, who)) == [200] * len(who)
+    assert all(lives(raw) for raw in opened)
+
+
+def test_a_worker_that_hangs_holds_neither_revocation_nor_renewal(workers: Workers) -> None:
+    """A hung worker's sockets are closed once it goes on; what it may hold is no 404 meanwhile, and it counts as silent."""
+    for hung in list(workers.pids):
+        other = next(pid for pid in workers.pids if pid != hung)
+        sold = workers.page.buy(bearer(60, sub="dora"))
+        held, kept = workers.open(hung, sold["protocols"]), workers.open(other, fields=bearer(60, sub="dora"))
+        connection = workers.connect(other)
+        os.kill(hung, signal.SIGSTOP)
+        try:
+            renewed = workers.post(connection, "/.wsguard/renew", {"session": sold["session"]}, bearer(60, sub="dora"))
+            assert renewed[0] == 503
+            told = ask_admin(workers.folder / "run" / "admin.sock", "POST", "/revocations", {"subject": "dora"})
+        finally:
+            os.kill(hung, signal.SIGCONT)
+        assert told == {"closed": 1, "processes": 1}
+        assert closed(kept) == (3000, "revoked")
+        assert closed(held) == (3000, "revoked")
+        lines = [line for line in workers.gateway.log if line["event"] == "session.revoked" and "heard" not in line]
+        assert [line["peer_uid"] for line in lines] == [os.geteuid()] * len(lines)
+        assert [line["closed"] for line in lines][-1] == 1
 
 
 def test_one_session_is_closed_wherever_it_lives(workers: Workers) -> None:

@@ -2,8 +2,8 @@
 What is done for a request on the admin socket.
 
 ``POST /revocations``, ``POST /tickets``, ``GET /sessions``, ``POST /sessions/close``; and among the workers of one
-gateway ``POST /revocations/heard`` and ``POST /renewals``. Bodies and answers are JSON; a body with unknown, empty or
-wrong members does nothing (400).
+gateway ``POST /revocations/heard`` and ``POST /renewals``, and what their parent orders for its user. Bodies and
+answers are JSON; a body with unknown, empty or wrong members does nothing (400).
 """
 
 from __future__ import annotations
@@ -146,6 +146,18 @@ async def _revoke(guard: Administered, request: AdminRequest) -> AdminAnswer:
     return _json(200, {"closed": revoked.closed, "processes": revoked.processes})
 
 
+class _OrderedRevocation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    members: dict[str, Any]
+    uid: int
+
+
+async def _revoke_for_parent(guard: Administered, request: AdminRequest) -> AdminAnswer:
+    """The parent of several workers says which user asked it."""
+    wanted = msgspec.json.decode(request.body, type=_OrderedRevocation)
+    revoked = await guard.revoke_for(wanted.uid, wanted.members)
+    return _json(200, {"closed": revoked.closed, "processes": revoked.processes})
+
+
 async def _hear(guard: Administered, request: AdminRequest) -> AdminAnswer:
     members = msgspec.json.decode(request.body, type=dict[str, Any])
     return _json(200, {"closed": await guard.revoke_heard(members)})
@@ -175,7 +187,21 @@ class _Close(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 async def _close(guard: Administered, request: AdminRequest) -> AdminAnswer:
     wanted = msgspec.json.decode(request.body, type=_Close)
-    if not await guard.close_session(request.uid, wanted.session):
+    return await _close_for(guard, request.uid, wanted.session)
+
+
+class _OrderedClose(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    session: str
+    uid: int
+
+
+async def _close_for_parent(guard: Administered, request: AdminRequest) -> AdminAnswer:
+    wanted = msgspec.json.decode(request.body, type=_OrderedClose)
+    return await _close_for(guard, wanted.uid, wanted.session)
+
+
+async def _close_for(guard: Administered, uid: int, session: str) -> AdminAnswer:
+    if not await guard.close_session(uid, session):
         return _error(404, "no live session has this id")
     return _json(200, {"closed": 1})
 
@@ -191,11 +217,13 @@ async def _sell(guard: Administered, request: AdminRequest) -> AdminAnswer:
 Command = Callable[[Administered, AdminRequest], Awaitable[AdminAnswer]]
 _COMMANDS: dict[str, tuple[str, Command]] = {
     "/revocations": ("POST", _revoke),
+    "/revocations/ordered": ("POST", _revoke_for_parent),
     "/revocations/heard": ("POST", _hear),
     "/renewals": ("POST", _renew),
     "/tickets": ("POST", _sell),
     "/sessions": ("GET", _list),
     "/sessions/close": ("POST", _close),
+    "/sessions/close/ordered": ("POST", _close_for_parent),
 }
 
 

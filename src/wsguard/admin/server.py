@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 MAX_BODY = 64 * 1024
 _SECONDS = 10.0
-_AT_ONCE = 32
+_AT_ONCE = 128
+"""So many connections are served at one time; more wait in the kernel."""
 _PAUSE_SECONDS = 1.0
 
 
@@ -84,14 +85,13 @@ class AdminServer:
     async def _serve(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         while True:
+            while len(self._connections) >= _AT_ONCE:
+                await asyncio.wait(self._connections, return_when=asyncio.FIRST_COMPLETED)
             try:
                 connection, _ = await loop.sock_accept(listener)
             except OSError as error:  # no descriptor is free, perhaps: one will be
                 self._log.hint("admin.unavailable", error.strerror or type(error).__name__)
                 await asyncio.sleep(_PAUSE_SECONDS)
-                continue
-            if len(self._connections) >= _AT_ONCE:
-                connection.close()
                 continue
             task = loop.create_task(self._serve_one(connection))
             self._connections.add(task)

@@ -12,7 +12,8 @@ from pathlib import Path
 from wsguard.vocabulary.errors import ConfigurationError
 
 _EXPECTED = "unix:PATH, like unix:/run/wsguard/admin.sock"
-_BACKLOG = 16
+_BACKLOG = 1024
+"""So many connections wait to be served; Linux has no more than net.core.somaxconn."""
 _UCRED = struct.Struct("3i")  # pid, uid, gid (Linux, unix(7))
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 

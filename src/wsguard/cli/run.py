@@ -17,6 +17,7 @@ from wsguard.vocabulary.errors import ConfigurationError
 if TYPE_CHECKING:
     from socket import socket
 
+    from wsguard import Guard
     from wsguard.asgi.types import ASGIApp
     from wsguard.config.run import RunSettings
     from wsguard.supervisor.place import WorkerPlace
@@ -167,18 +168,30 @@ def serve_again(sockets: list[socket] | None) -> None:
     _serve(told["app"], settings, _uvicorn_options(told["app"], tuple(told["options"])), sockets)
 
 
-def _serve(app: str, settings: RunSettings, options: dict[str, Any], sockets: list[socket] | None = None) -> int:
+def _serve(
+    app: str,
+    settings: RunSettings,
+    options: dict[str, Any],
+    sockets: list[socket] | None = None,
+    *,
+    worker: WorkerPlace | None = None,
+) -> int:
+    from wsguard.asgi import WebSocketGuard
     from wsguard.asgi.uvicorn_server import ServerSettings, serve
+    from wsguard.cli.workers import join
 
     sys.path.insert(0, options.pop("app_dir", "") or os.getcwd())  # noqa: PTH109 - sys.path holds texts
     loaded = _loaded(app, factory=bool(options.pop("factory", False)))
-    guarded = _guarded(loaded, settings)
-    if guarded is not loaded and settings.guard.admin is not None:
-        settings.guard.admin.bind()
-    _tell_start(settings, by="wsguard run" if guarded is not loaded else "the app's own")
+    own = None if settings.asked_for else _own_guard(loaded)
+    guard = settings.guard if own is None else own
+    if worker is not None:
+        join(worker, guard)
+    if guard.admin is not None:
+        guard.admin.bind()
+    _tell_start(settings, by="wsguard run" if own is None else "the app's own")
     certificate = settings.certificate
     served = ServerSettings(
-        app=guarded,
+        app=WebSocketGuard(loaded, guard=guard) if own is None else loaded,
         place=settings.place,
         limits=settings.guard.limits,
         certificate=None if certificate is None else certificate.certificate,
@@ -189,13 +202,11 @@ def _serve(app: str, settings: RunSettings, options: dict[str, Any], sockets: li
 
 
 def _serve_as_worker(app: str, settings: RunSettings, options: dict[str, Any], place: WorkerPlace) -> int:
-    from wsguard.cli.workers import join
     from wsguard.supervisor.place import shared_socket
 
-    join(place, settings.guard)
     ((host, port),) = place.listen
     settings = dataclasses.replace(settings, place=dataclasses.replace(settings.place, host=host, port=port))
-    return _serve(app, settings, options, [shared_socket(host, port)])
+    return _serve(app, settings, options, [shared_socket(host, port)], worker=place)
 
 
 def _serve_reloading(settings: RunSettings, options: dict[str, Any]) -> int:
@@ -250,21 +261,29 @@ def _loaded(app: str, *, factory: bool) -> ASGIApp:
     return loaded() if factory else loaded
 
 
-def _guarded(app: Any, settings: RunSettings) -> ASGIApp:
+def _own_guard(app: Any) -> Guard | None:
+    """
+    Return the guard that *app* has, if it can be seen: around it, or among a Starlette or FastAPI app's middleware.
+
+    Starlette makes its middleware with the first scope. That is too late to stop the start for a policy that cannot
+    work, and for a worker to join the others: so the guard is made here. Raises ConfigurationErrors as `Guard` does.
+    """
+    from wsguard import Guard
     from wsguard.asgi import WebSocketGuard
 
-    if not settings.asked_for and _guards_itself(app):
-        return app
-    return WebSocketGuard(app, guard=settings.guard)
-
-
-def _guards_itself(app: Any) -> bool:
-    """Tell whether *app* has a guard that can be seen: around it, or among a Starlette or FastAPI app's middleware."""
-    from wsguard.asgi import WebSocketGuard
-
-    if isinstance(app, WebSocketGuard) or isinstance(getattr(app, "asgi_app", None), WebSocketGuard):
-        return True
-    return any(getattr(entry, "cls", None) is WebSocketGuard for entry in getattr(app, "user_middleware", ()))
+    for around in (app, getattr(app, "asgi_app", None)):
+        if isinstance(around, WebSocketGuard):
+            return around.guard
+    for entry in getattr(app, "user_middleware", ()):
+        if getattr(entry, "cls", None) is WebSocketGuard:
+            keys: dict[str, Any] = entry.kwargs
+            guard = keys.get("guard")
+            if guard is None:
+                guard = Guard(**keys)
+                keys.clear()
+                keys["guard"] = guard
+            return guard
+    return None
 
 
 def _tell_start(settings: RunSettings, *, by: str) -> None:

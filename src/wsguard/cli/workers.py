@@ -35,7 +35,7 @@ def worker_flags(place: WorkerPlace | None) -> dict[str, Any]:
 def join(place: WorkerPlace, guard: Guard) -> None:
     """Make *guard* one of several, which ends with its parent and says in each line of its log which one it is."""
     guard.log.always = {"pid": os.getpid()}
-    guard.join(Neighbours(place.socket.parent, place.socket))
+    guard.join(Neighbours(place.socket.parent, place.socket), place.socket)
     end_with_parent(place)
 
 
@@ -49,7 +49,7 @@ def run_workers(guard: Guard, count: int, addresses: Sequence[tuple[str, int]]) 
     def administer(folder: str) -> Callable[[], None]:
         if guard.admin is None:
             return lambda: None
-        server = AdminServer(guard.admin.path, Fleet(folder, guard.log), guard.log, guard.admin.released())
+        server = AdminServer(guard.admin.path, Fleet(folder, guard.wall_clock), guard.log, guard.admin.released())
         server.start()
         return server.stop
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from wsguard.endpoints.desk import answer, customer_of
 from wsguard.endpoints.messages import answered, json_members, refused
 from wsguard.endpoints.ticket import named, session_times
+from wsguard.engine.policy import lacks
 from wsguard.engine.tickets import handle_digest
 from wsguard.vocabulary import close_codes, reasons
 from wsguard.vocabulary.decision import Refusal
@@ -17,10 +18,11 @@ if TYPE_CHECKING:
     from wsguard.engine.sessions import Session
 
 RENEWALS_A_MINUTE = 10
+_UNKNOWN = Refusal(reasons.SESSION_UNKNOWN)
 
 
-async def answer_renew(desk: Desk, request: EndpointRequest) -> EndpointResponse:
-    """Answer one request to the endpoint."""
+async def answer_renew(desk: Desk, request: EndpointRequest, unknown: Refusal = _UNKNOWN) -> EndpointResponse:
+    """Answer one request to the endpoint; *unknown* is said where no session here has the handle."""
 
     async def serve(asked: EndpointRequest) -> EndpointResponse:
         members = json_members(asked)
@@ -30,8 +32,10 @@ async def answer_renew(desk: Desk, request: EndpointRequest) -> EndpointResponse
         if set(members) != {"session"} or not isinstance(handle, str):
             return refused(Refusal(reasons.TICKET_BODY, "session"))
         session = desk.sessions.of_handle(handle_digest(handle))
-        if session is None or session.closing is not None:
-            return refused(Refusal(reasons.SESSION_UNKNOWN))
+        if session is None:
+            return refused(unknown)
+        if session.closing is not None:
+            return refused(_UNKNOWN)
         wait = desk.rates.take(("renewal", session.public_id), RENEWALS_A_MINUTE, desk.clock())
         if wait is not None:
             return refused(Refusal(reasons.LIMITS_RENEWALS, headers=(("Retry-After", str(wait)),)))
@@ -39,7 +43,7 @@ async def answer_renew(desk: Desk, request: EndpointRequest) -> EndpointResponse
         if isinstance(customer, Refusal):
             return refused(customer)
         if session.closing is not None or session.public_id not in desk.sessions:
-            return refused(Refusal(reasons.SESSION_UNKNOWN))  # it has ended meanwhile
+            return refused(_UNKNOWN)  # it has ended meanwhile
         return _renewed(desk, session, customer)
 
     return await answer(desk, request, "POST", desk.renewers_at, serve)
@@ -52,7 +56,7 @@ def _renewed(desk: Desk, session: Session, customer: Customer) -> EndpointRespon
     if customer.origin != session.origin or customer.sold_by != session.sold_by:
         return refused(Refusal(reasons.SESSION_IDENTITY, "another origin or kind of credential"), fresh)
     route = customer.context.route
-    lacking = None if route is None else route.policy.requirement.refusal(fresh)
+    lacking = None if route is None else lacks(route.policy, fresh)
     if lacking is not None:
         # The claims of today no longer open this route: the socket that yesterday's opened ends.
         session.close(close_codes.POLICY, close_codes.TEXTS[close_codes.POLICY], cause=lacking.reason.code)

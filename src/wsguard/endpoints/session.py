@@ -7,6 +7,7 @@ from urllib.parse import parse_qsl
 
 from wsguard.endpoints.desk import answer, customer_of
 from wsguard.endpoints.messages import answered, refused
+from wsguard.engine.policy import lacks
 from wsguard.vocabulary import reasons
 from wsguard.vocabulary.decision import Refusal
 
@@ -29,7 +30,7 @@ async def answer_session(desk: Desk, request: EndpointRequest) -> EndpointRespon
         customer = await customer_of(desk, asked, parameters[0][1], desk.judges_at, marker_suffices=True)
         if isinstance(customer, Refusal):
             return refused(customer)
-        lacking = customer.context.policy.requirement.refusal(customer.identity)
+        lacking = lacks(customer.context.policy, customer.identity)
         if lacking is not None:
             return refused(lacking, customer.identity)
         expires_at = customer.identity.expires_at

@@ -43,20 +43,19 @@ class Revocation:
         """
         Read what a caller asks for; *now* is the default of ``issued_before``.
 
-        Raises RevocationSyntaxError for unknown names, empty values, other types, and for one that names nobody.
+        Raises RevocationSyntaxError for unknown names, empty values and null, other types, and for one that names
+        nobody: a name that its caller could not fill must not revoke everybody whom the other names mean.
         """
         unknown = sorted(set(members) - _MEMBERS)
         if unknown:
             raise RevocationSyntaxError(f"unknown: {', '.join(unknown)}; there are {', '.join(sorted(_MEMBERS))}")
-        given = {name: members[name] for name in _NAMES if members.get(name) is not None}
+        given = {name: members[name] for name in _NAMES if name in members}
         for name, value in given.items():
             if not isinstance(value, str) or not value:
                 raise RevocationSyntaxError(f"{name} is a text that is not empty")
         if not given:
             raise RevocationSyntaxError(f"at least one of {', '.join(_NAMES)}")
-        before: Any = members.get("issued_before")
-        if before is None:
-            before = now
+        before: Any = members.get("issued_before", now)
         if isinstance(before, bool) or not isinstance(before, int | float) or not 0 <= before < 1e11:  # noqa: PLR2004
             raise RevocationSyntaxError("issued_before is a number of Unix seconds")
         return cls(float(before), **given)
@@ -69,10 +68,15 @@ class Revocation:
                 return False
         return identity.issued_at is None or int(identity.issued_at) <= int(self.issued_before)
 
+    @property
+    def members(self) -> dict[str, Any]:
+        """What `read` reads: the names that it has, and ``issued_before``."""
+        named = {name: getattr(self, name) for name in _NAMES if getattr(self, name) is not None}
+        return {**named, "issued_before": self.issued_before}
+
     def encode(self) -> bytes:
         """Return it as a record of the store."""
-        members = {name: getattr(self, name) for name in _NAMES if getattr(self, name) is not None}
-        return msgspec.json.encode({**members, "issued_before": self.issued_before})
+        return msgspec.json.encode(self.members)
 
     @classmethod
     def decode(cls, record: bytes) -> Revocation:

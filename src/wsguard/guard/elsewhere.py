@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from wsguard.admin.requests import ForwardedRequest
 from wsguard.endpoints.messages import EndpointResponse
+from wsguard.vocabulary import reasons
+from wsguard.vocabulary.decision import Refusal
 
 if TYPE_CHECKING:
     from wsguard.admin.neighbours import Neighbours
@@ -24,22 +25,28 @@ class Elsewhere:
     def __init__(self, neighbours: Neighbours) -> None:
         self._neighbours = neighbours
 
-    async def renewed(self, digest: bytes, request: EndpointRequest) -> EndpointResponse | None:
-        """Let whoever holds the session with this handle's *digest* answer *request*; None where nobody does."""
+    async def renewed(self, digest: bytes, request: EndpointRequest) -> EndpointResponse | Refusal | None:
+        """
+        Let whoever holds the session with this handle's *digest* answer *request*; None where nobody does.
+
+        A Refusal (503) where a worker that may hold it is silent: to say that nobody does would end what may live.
+        """
         wanted = msgspec.to_builtins({"digest": digest, "request": _forwarded(request)})
-        for answer in await self._neighbours.ask_all("POST", "/renewals", wanted):
+        asked = await self._neighbours.ask_all("POST", "/renewals", wanted)
+        for answer in asked.answers:
             if answer.status == _OK:
                 try:
                     told = msgspec.convert(answer.members, _Renewed)
                 except msgspec.ValidationError:
                     continue
                 return EndpointResponse(told.status, told.fields, told.body)
+        if asked.silent:
+            return Refusal(reasons.STORE_UNAVAILABLE, f"{asked.silent} workers do not answer")
         return None
 
     async def revoked(self, revocation: Revocation) -> tuple[int, int]:
         """Tell all of *revocation*; return how many sockets they closed, and how many workers answered in time."""
-        told = dataclasses.asdict(revocation)
-        answers = await self._neighbours.ask_all("POST", "/revocations/heard", told)
+        answers = (await self._neighbours.ask_all("POST", "/revocations/heard", revocation.members)).answers
         return sum(int(answer.members.get("closed", 0)) for answer in answers), len(answers)
 
 

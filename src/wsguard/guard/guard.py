@@ -12,6 +12,7 @@ import dataclasses
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -322,8 +323,15 @@ class Guard:
         Raises RevocationSyntaxError where nobody is named, and StoreError, once the sockets are closed, where it cannot
         be remembered.
         """
-        members = {"subject": subject, "issuer": issuer, "sid": sid, "credential_id": credential_id}
-        return (await self.live.revoke({**members, "issued_before": issued_before})).closed
+        members = {
+            "subject": subject,
+            "issuer": issuer,
+            "sid": sid,
+            "credential_id": credential_id,
+            "issued_before": issued_before,
+        }
+        given = {name: value for name, value in members.items() if value is not None}
+        return (await self.live.revoke(given)).closed
 
     def endpoint_of(self, handshake: Handshake) -> Endpoint | None:
         """Return what answers a page under ``/.wsguard/``, or None where nothing does."""
@@ -332,9 +340,19 @@ class Guard:
         endpoint = _ENDPOINTS.get(handshake.raw_path)
         return None if endpoint is answer_ticket and self._ticket is None else endpoint
 
-    def join(self, neighbours: Neighbours) -> None:
-        """Be one of several workers: what concerns a session of another is asked of the *neighbours*."""
+    def join(self, neighbours: Neighbours, admin: Path) -> None:
+        """
+        Be one of several workers: what concerns a session of another is asked of the *neighbours*.
+
+        They ask this one at the socket *admin*, which takes the place of an admin socket of its own. Raises
+        ConfigurationError for a store that the others do not share.
+        """
+        if not self.store.is_shared and any(route.policy.authenticates for route in self.routes.routes):
+            found = "several, and a guard whose store is in the memory of each"
+            raise ConfigurationError("workers", found, 'store = "sqlite:wsguard.db", which they share')
         self.live.join(neighbours)
+        self.admin = AdminServer(admin, Administration(self), self.log)
+        self._waits = True
 
     async def answer_renewal(self, request: EndpointRequest) -> EndpointResponse:
         """Answer a renewal of a session that lives here, though it came to another worker."""
@@ -344,11 +362,15 @@ class Guard:
         """Answer *request* to *endpoint*, and write its log line; raises nothing."""
         if endpoint is answer_renew and self.live.elsewhere is not None:
             answered = await self._renewed_elsewhere(self.live.elsewhere, request)
+            if isinstance(answered, Refusal):
+                return await self._answer_here(partial(answer_renew, unknown=answered), request)
             if answered is not None:
                 return answered
         return await self._answer_here(endpoint, request)
 
-    async def _renewed_elsewhere(self, elsewhere: Elsewhere, request: EndpointRequest) -> EndpointResponse | None:
+    async def _renewed_elsewhere(
+        self, elsewhere: Elsewhere, request: EndpointRequest
+    ) -> EndpointResponse | Refusal | None:
         """Let the worker that holds the session answer; None where none does, or it lives here."""
         members = json_members(request)
         handle = None if isinstance(members, Refusal) else members.get("session")
@@ -380,9 +402,11 @@ class Guard:
             response = refused(Refusal(reasons.POLICY_SLOW))
         except Exception as error:  # noqa: BLE001 - fail closed: whatever an endpoint raises refuses
             response = refused(Refusal(reasons.GATEWAY_FAULT, type(error).__name__))
+        return self._told(request, response)
+
+    def _told(self, request: EndpointRequest, response: EndpointResponse) -> EndpointResponse:
         request_id = self.tell_answer(request, response)
-        fields = [*response.fields, (b"X-Request-Id", request_id.encode("ascii"))]
-        return dataclasses.replace(response, fields=fields)
+        return dataclasses.replace(response, fields=[*response.fields, (b"X-Request-Id", request_id.encode("ascii"))])
 
     async def issue_ticket(self, request: Any, identity: Identity, *, path: str) -> EndpointResponse:
         """
@@ -399,8 +423,7 @@ class Guard:
         self.start()
         unknown = await self.live.revocations_unknown()
         response = await issue(desk, page, identity, path) if unknown is None else refused(unknown)
-        request_id = self.tell_answer(EndpointRequest(page.handshake, page.client, b""), response)
-        return dataclasses.replace(response, fields=[*response.fields, (b"X-Request-Id", request_id.encode("ascii"))])
+        return self._told(EndpointRequest(page.handshake, page.client, b""), response)
 
     async def redeem(self, request: Any) -> Identity:
         """
