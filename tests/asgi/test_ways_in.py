@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from typing import Any
 
@@ -105,6 +106,36 @@ def test_a_guard_and_its_arguments_together_are_an_error() -> None:
     guard = Guard(Policy(origins=["https://app.test"]))
     with pytest.raises(ConfigurationError, match="guard=Guard"):
         WebSocketGuard(FakeServer({}).app, guard=guard, policy=Policy(origins=["https://other.test"]))
+    with pytest.raises(ConfigurationError, match="guard=Guard"):
+        WebSocketGuard(FakeServer({}).app, guard=guard, limits=Limits(decision=1))
+
+
+UNREADABLE: list[dict[str, Any]] = [
+    {"client": ("127.0.0.1",)},
+    {"raw_path": None, "path": "/\ud800"},
+    {"subprotocols": ["\u0100"]},
+    {"headers": [(b"host",)]},
+]
+
+
+@pytest.mark.parametrize("changes", UNREADABLE)
+def test_a_scope_that_cannot_be_read_is_refused(
+    changes: dict[str, Any], caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A server that hands on what no server may hand on gets a 503, the log one line, and the app nothing."""
+    caplog.set_level(logging.INFO, "wsguard.decisions")
+    server = FakeServer({**socket_scope(), **changes})
+    asyncio.run(server.run(guarded(server.app)))
+    assert server.sent[0]["status"] == 503
+    assert server.calls == []
+    (line,) = [line for line in caplog.messages if "handshake.refused" in line]
+    assert "reason=gateway.fault" in line
+    assert "Traceback" in capsys.readouterr().err
+    if "subprotocols" not in changes:
+        page = FakeServer({**page_scope(), **changes})
+        asyncio.run(page.run(guarded(page.app)))
+        assert page.sent[0]["status"] == 503
+        assert page.calls == []
 
 
 # --- a client that is gone --------------------------------------------------------------------------------------------
@@ -127,6 +158,29 @@ class Waiting:
         finally:
             self.ended.set()
         return None
+
+
+class Cancelled:
+    """An authenticator that awaits a task of its own, which somebody has cancelled."""
+
+    name = "cancelled"
+    carriage: Carriage = "explicit"
+
+    async def authenticate(self, handshake: Any, context: Any) -> Identity | None:
+        task = asyncio.create_task(asyncio.sleep(60))
+        await asyncio.sleep(0)
+        task.cancel()
+        await task
+        return None
+
+
+def test_a_cancellation_that_is_not_ours_refuses() -> None:
+    """It ends in 503 and one line as every fault of an authenticator does, not in the server's 500."""
+    guard = Guard(Policy(origins=["https://app.test"], auth=["cancelled"]), authenticators=[Cancelled()])
+    server = FakeServer(socket_scope())
+    asyncio.run(server.run(WebSocketGuard(server.app, guard=guard)))
+    assert server.sent[0]["status"] == 503
+    assert server.calls == []
 
 
 def test_a_client_that_vanishes_in_a_slow_decision_leaks_nothing() -> None:

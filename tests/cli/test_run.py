@@ -394,6 +394,9 @@ def test_reload_starts_anew_with_the_guard(start: Start, tmp_path: Path) -> None
         (["plain_app:app", "--workers", "2", "--store", "sqlite:w.db", "--reload"], "one process while you develop"),
         (["plain_app:app", "--workers", "2", "--store", "sqlit:w.db"], "sqlite:w.db"),
         (["plain_app:app", "--", "--no-such-option"], "uvicorn"),
+        (["plain_app:app", "--", "--header", "X-A"], "NAME:VALUE"),
+        (["plain_app:app", "--", "--log-level", "debug"], "query string"),
+        (["plain_app:app", "--", "--log-level", "trace"], "query string"),
     ],
 )
 def test_what_cannot_be_served_says_what_to_write(arguments: list[str], told: str, tmp_path: Path) -> None:
@@ -415,14 +418,16 @@ def test_what_cannot_be_served_says_what_to_write(arguments: list[str], told: st
 
 def test_options_of_uvicorn_stay_reachable(start: Start) -> None:
     """What stands behind -- is uvicorn's: here a factory and the root path."""
-    run = start("plain_app:make", "--", "--factory", "--root-path", "/below", "--date-header")
+    run = start("plain_app:make", "--", "--factory", "--root-path", "/below", "--date-header", "--header", "X-A:b")
     answer = run.ask("GET / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 200")
+    assert b"\r\nx-a: b\r\n" in answer.lower()
 
 
-def test_without_the_extra_the_command_says_what_to_install(tmp_path: Path) -> None:
+@pytest.mark.parametrize("missing", ["uvicorn", "httptools", "cryptography", "websockets"])
+def test_without_the_extra_the_command_says_what_to_install(missing: str, tmp_path: Path) -> None:
     """One line: which extra (LIBRARIES: a command whose extra is absent says in one line what to install)."""
-    (tmp_path / "uvicorn.py").write_text("raise ImportError('no uvicorn here', name='uvicorn')\n")
+    (tmp_path / f"{missing}.py").write_text(f"raise ImportError('not here', name={missing!r})\n")
     done = subprocess.run(
         [sys.executable, "-m", "wsguard", "run", "plain_app:app"],
         cwd=tmp_path,
@@ -434,5 +439,5 @@ def test_without_the_extra_the_command_says_what_to_install(tmp_path: Path) -> N
     )
     assert done.returncode == 2
     assert done.stderr.strip().splitlines() == [
-        "wsguard: wsguard run: found uvicorn not installed, expected pip install 'wsguard[run]'"
+        f"wsguard: wsguard run: found {missing} not installed, expected pip install 'wsguard[run]'"
     ]

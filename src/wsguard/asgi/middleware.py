@@ -95,7 +95,14 @@ class WebSocketGuard:
                 trust_any_proxy=trust_any_proxy,
                 limits=limits,
             )
-        elif policy is not None or routes is not None or authenticators or trusted_proxies or trust_any_proxy:
+        elif (
+            policy is not None
+            or routes is not None
+            or authenticators
+            or trusted_proxies
+            or trust_any_proxy
+            or limits is not DEFAULTS
+        ):
             raise ConfigurationError(
                 "WebSocketGuard", "a guard and arguments of one", "guard=Guard(…), with all of them"
             )
@@ -123,7 +130,14 @@ class WebSocketGuard:
             raise UnguardedScopeError(f"scope type {kind!r}: only websocket, http and lifespan can be judged")
 
     async def _serve_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        handshake, client = self._judged(scope)
+        try:
+            handshake, client = self._judged(scope)
+        except Exception as fault:  # noqa: BLE001 - fail closed: a scope that cannot be read is refused
+            request_id = self.guard.tell_fault(fault, kind="handshake")
+            refuse = Refuse(reasons.GATEWAY_FAULT)
+            with self._unsent_told(request_id):
+                await refuse_socket(scope, receive, send, refuse, request_id, host=None, secure=False)
+            return
         key = self.guard.cap_key(client)
         place = None if key is None else self.guard.addresses.enter(key)
         try:
@@ -163,7 +177,14 @@ class WebSocketGuard:
             await socket.finish()
 
     async def _serve_page(self, scope: Scope, receive: Receive, send: Send) -> None:
-        handshake, client = self._judged(scope)
+        try:
+            handshake, client = self._judged(scope)
+        except Exception as fault:  # noqa: BLE001 - fail closed: a scope that cannot be read is refused
+            request_id = self.guard.tell_fault(fault, kind="page")
+            refuse = Refuse(reasons.GATEWAY_FAULT)
+            with self._unsent_told(request_id):
+                await refuse_page(send, refuse, request_id, host=None, secure=False, head_only=False)
+            return
         endpoint = self.guard.endpoint_of(handshake)
         if endpoint is not None:
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import os
 import sys
@@ -17,7 +18,7 @@ from wsguard.vocabulary.errors import ConfigurationError
 if TYPE_CHECKING:
     from socket import socket
 
-    from wsguard import Guard
+    from wsguard.guard import Guard
     from wsguard.asgi.types import ASGIApp
     from wsguard.config.run import RunSettings
     from wsguard.supervisor.place import WorkerPlace
@@ -132,9 +133,8 @@ def run(
     }
     written = {name: value for name, value in flags.items() if value is not None}
     try:
-        import uvicorn  # noqa: F401  # pyright: ignore[reportUnusedImport] - is it there?
-        import websockets  # noqa: F401  # pyright: ignore[reportUnusedImport] - uvicorn opens no socket without it
-
+        for needed in ("uvicorn", "httptools", "cryptography", "websockets"):
+            importlib.import_module(needed)
     except ImportError as error:
         raise ConfigurationError("wsguard run", f"{error.name} not installed", _EXTRA) from None
     if print_config:
@@ -239,6 +239,8 @@ def _uvicorn_options(app: str, written: tuple[str, ...]) -> dict[str, Any]:
         context = main.make_context("uvicorn", [app, *written])
     except click.ClickException as error:
         raise ConfigurationError("uvicorn", error.format_message(), "an option of uvicorn --help") from None
+    except click.exceptions.Exit as told:  # --help and --version have told what was asked
+        raise SystemExit(told.exit_code) from None
     given = {
         name: value
         for name, value in context.params.items()
@@ -248,7 +250,19 @@ def _uvicorn_options(app: str, written: tuple[str, ...]) -> dict[str, Any]:
         if name in _INSTEAD:
             flag = "--" + name.replace("_", "-")
             raise ConfigurationError(flag, "an option of uvicorn's", _INSTEAD[name])
+    if given.get("log_level") in ("debug", "trace"):
+        found = f"{given['log_level']}, at which uvicorn writes every socket's query string and cookies"
+        raise ConfigurationError("--log-level", found, "info, warning, error or critical")
+    if "headers" in given:
+        given["headers"] = [_header(written) for written in given["headers"]]
     return given
+
+
+def _header(written: str) -> tuple[str, str]:
+    name, colon, value = written.partition(":")
+    if not colon:
+        raise ConfigurationError("--header", repr(written), "NAME:VALUE")
+    return name, value
 
 
 def _loaded(app: str, *, factory: bool) -> ASGIApp:
@@ -268,7 +282,7 @@ def _own_guard(app: Any) -> Guard | None:
     Starlette makes its middleware with the first scope. That is too late to stop the start for a policy that cannot
     work, and for a worker to join the others: so the guard is made here. Raises ConfigurationErrors as `Guard` does.
     """
-    from wsguard import Guard
+    from wsguard.guard import Guard
     from wsguard.asgi import WebSocketGuard
 
     for around in (app, getattr(app, "asgi_app", None)):

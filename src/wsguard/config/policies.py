@@ -29,7 +29,7 @@ from wsguard.engine.tickets import Ticket
 from wsguard.engine.tokens.jwt import JWT
 from wsguard.guard import Guard
 from wsguard.identity.allow_lists import FileList, URLList
-from wsguard.observe.decision_log import DecisionLog, decision_logger
+from wsguard.observe.decision_log import DecisionLog, decision_logger, guard_logger
 from wsguard.vocabulary.bounds import BOUNDS, Limits
 from wsguard.vocabulary.errors import ConfigurationError, ConfigurationErrors, StoreError
 from wsguard.vocabulary.host import Host, HostSyntaxError
@@ -50,12 +50,14 @@ def guard_of(
     errors: CollectedErrors,
     *,
     clients: ClientCertificate | None = None,
+    is_apps: bool = False,
     **proxies: Any,
 ) -> Guard | None:
     """
     Return the guard of a process of ours, whose log is stdout. Keeps *errors*; None where there are any.
 
-    *clients* are those whose certificates the process's listeners verify.
+    *clients* are those whose certificates the process's listeners verify. *is_apps*: it is an app's process, which may
+    listen to the log itself.
     """
     credentials: list[Credential] = [*_credentials(config, errors), *([] if clients is None else [clients])]
     bearer = errors.attempt(lambda: None if config.bearer is None else Bearer(**_given(config.bearer)))
@@ -63,7 +65,9 @@ def guard_of(
     errors.attempt(lambda: _check_workers(config))
     if errors.all or not routes:
         return None
-    log = DecisionLog(decision_logger(config.log_format or "text"), time.monotonic, limits.hints)
+    own = is_apps and config.log_format is None
+    logger = guard_logger() if own else decision_logger(config.log_format or "text")
+    log = DecisionLog(logger, time.monotonic, limits.hints)
 
     def made() -> Guard:
         try:
@@ -209,7 +213,9 @@ def _policy(config: ServedConfig, route: PolicyKeys | None, names: Sequence[str]
     origins = _entries("origins", value("origins", None))
     return Policy(
         origins=origins,
-        hosts=_hosts(origins, _entries("hosts", value("hosts", None)), names, development=config.cert is None),
+        hosts=_hosts(
+            origins, _entries("hosts", value("hosts", None)), names, development=config.cert is None and bool(names)
+        ),
         allow_missing_origin=value("allow_missing_origin", default=False),
         allow_null_origin=value("allow_null_origin", default=False),
         allow_http_loopback_origins=value("allow_http_loopback_origins", default=False),

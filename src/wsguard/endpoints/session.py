@@ -25,7 +25,7 @@ async def answer_session(desk: Desk, request: EndpointRequest) -> EndpointRespon
             parameters = parse_qsl(query, keep_blank_values=True, max_num_fields=1)
         except ValueError:
             parameters = []
-        if [name for name, _ in parameters] != ["path"]:
+        if [name for name, _ in parameters] != ["path"] or "?" in parameters[0][1]:
             return refused(Refusal(reasons.TICKET_BODY, "path"))
         customer = await customer_of(desk, asked, parameters[0][1], desk.judges_at, marker_suffices=True)
         if isinstance(customer, Refusal):

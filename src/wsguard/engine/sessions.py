@@ -117,7 +117,8 @@ class SessionRegistry:
             self._by_handle[session.handle] = session
 
     def remove(self, session: Session) -> None:
-        """Forget *session*; it has ended."""
+        """Forget *session*; it has ended, and with it what its cookie was held for."""
+        session.recheck = None
         self._live.pop(session.public_id, None)
         if session.handle is not None:
             self._by_handle.pop(session.handle, None)

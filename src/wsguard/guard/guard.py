@@ -11,6 +11,7 @@ import asyncio
 import dataclasses
 import secrets
 import time
+import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -176,6 +177,18 @@ class Guard:
         if authenticates and self.store.is_shared:
             self.live.share(self.store)
 
+    @classmethod
+    def from_file(cls, path: str | Path) -> Guard:
+        """
+        Return the guard of an app's own process that a configuration file describes.
+
+        *path* is the file of ``wsguard gateway`` or ``wsguard run``; what it says of listeners, upstream and workers is
+        left to those. Raises ConfigurationErrors with all that is wrong.
+        """
+        from wsguard.config.guards import guard_from_file
+
+        return guard_from_file(Path(path))
+
     def __repr__(self) -> str:
         """Name the routes."""
         return f"Guard({', '.join(route.path for route in self.routes.routes)})"
@@ -215,15 +228,21 @@ class Guard:
         key = self.cap_key(client)
         retry_after = self.addresses.attempt(key) if handshake.is_handshake and key is not None else None
         deciding = decide(handshake, self.routes, limits=self.limits, client=client, now=self.wall_clock())
-        if self._waits:
-            self.start()
-            try:
+        try:
+            if self._waits:
+                self.start()
                 async with asyncio.timeout(self.limits.decision):
                     decision = await deciding
-            except TimeoutError:
-                return Refuse(reasons.POLICY_SLOW)
-        else:
-            decision = await deciding
+            else:
+                decision = await deciding
+        except TimeoutError:
+            return Refuse(reasons.POLICY_SLOW)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # What an authenticator awaited was cancelled, and nobody has cancelled us.
+            return Refuse(reasons.CREDENTIAL_UNAVAILABLE, "what an authenticator waited for was cancelled")
         if isinstance(decision, Refuse):
             return decision
         if decision.identity is not None:
@@ -266,6 +285,15 @@ class Guard:
             kind=handshake.kind,
             **({} if refuse.identity is None else named(refuse.identity)),
         )
+        return request_id
+
+    def tell_fault(self, fault: Exception, *, kind: str) -> str:
+        """Write the log line of a request that could not even be read, its traceback to stderr; return its id."""
+        traceback.print_exception(fault)
+        request_id = self.request_id()
+        reason = reasons.GATEWAY_FAULT
+        detail = type(fault).__name__
+        self.log.refused(reason, status=reason.status, detail=detail, setting="", request_id=request_id, kind=kind)
         return request_id
 
     async def admit(self, handshake: Handshake, accept: Accept, place: Place | None) -> Admission | Refuse:

@@ -1,0 +1,104 @@
+"""`Guard.from_file`: an ASGI app reads the file that the gateway or `wsguard run` would (RULES §12)."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.credentials import Place, bearer
+from tests.engine.make import handshake
+from wsguard import Guard
+from wsguard.vocabulary.decision import Accept, Decision, Refuse
+from wsguard.vocabulary.errors import ConfigurationErrors
+from wsguard.vocabulary.handshake import Peer
+
+GATEWAYS = """
+listen = ["0.0.0.0:443", "[::]:443"]
+cert = "nowhere.pem"
+upstream = "http://127.0.0.1:8888"
+"""
+POLICY = """
+origins = ["https://app.test"]
+hosts = ["app.test"]
+auth = ["bearer", "ticket"]
+store = "sqlite:wsguard.db"
+
+[jwt."https://id.test"]
+audience = ["https://app.test"]
+jwks = "file:jwks.json"
+
+[ticket]
+sold_for = ["bearer"]
+
+[[route]]
+path = "/open/*"
+anonymous = true
+
+[[route]]
+path = "/*"
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """One with the issuer's keys."""
+    Place(tmp_path)
+    return tmp_path
+
+
+def written(folder: Path, text: str) -> Guard:
+    path = folder / "wsguard.toml"
+    path.write_text(text)
+    return Guard.from_file(path)
+
+
+def judged(guard: Guard, target: bytes = b"/ws", **fields: str) -> Decision:
+    subject = handshake(fields, target=target)
+
+    async def decide() -> Decision:
+        try:
+            return await guard.decide(subject, guard.client_of(subject))
+        finally:
+            await guard.aclose()
+            await guard.store.aclose()
+
+    return asyncio.run(decide())
+
+
+@pytest.mark.parametrize("before", [GATEWAYS.replace('cert = "nowhere.pem"\n', ""), ""], ids=["gateway's", "run's"])
+def test_an_app_gets_what_the_file_says(folder: Path, before: str) -> None:
+    """Its routes, credentials, ticket and store, with paths read from its folder; nobody listens for it."""
+    decision = judged(written(folder, before + POLICY), **bearer())
+    assert isinstance(decision, Accept), decision
+    assert decision.identity is not None
+    assert decision.identity.issuer == "https://id.test"
+    refused = judged(written(folder, before + POLICY))
+    assert isinstance(refused, Refuse)
+    assert refused.reason.code == "credential.missing"
+    assert isinstance(judged(written(folder, before + POLICY), b"/open/x"), Accept)
+    foreign = judged(written(folder, before + POLICY), b"/open/x", Origin="https://evil.test")
+    assert isinstance(foreign, Refuse)
+    guard = written(folder, before + POLICY)
+    assert guard.store.is_shared
+    assert guard.counter() is not None
+    asyncio.run(guard.store.aclose())
+    assert (folder / "wsguard.db").exists()
+
+
+def test_proxies_are_believed_as_the_file_says(folder: Path) -> None:
+    """They are `wsguard run`'s: the gateway has none before it."""
+    guard = written(folder, 'trusted_proxies = ["10.0.0.0/8"]\n' + POLICY)
+    assert not guard.proxies.is_anybody
+    assert guard.proxies.lists_peer(Peer("10.1.2.3"))
+    asyncio.run(guard.store.aclose())
+
+
+def test_all_that_is_wrong_is_told_at_once(folder: Path) -> None:
+    """As at the start of the gateway, with the keys' names."""
+    with pytest.raises(ConfigurationErrors) as failed:
+        written(folder, POLICY.replace('auth = ["bearer", "ticket"]', 'auth = ["nobody"]\noriginz = []'))
+    told = str(failed.value)
+    assert "originz" in told
+    assert "nobody" in told
