@@ -18,9 +18,9 @@ from wsguard.vocabulary.errors import ConfigurationError
 if TYPE_CHECKING:
     from socket import socket
 
-    from wsguard.guard import Guard
     from wsguard.asgi.types import ASGIApp
     from wsguard.config.run import RunSettings
+    from wsguard.guard import Guard
     from wsguard.supervisor.place import WorkerPlace
 
 _SWITCH = Parameter(negative="")
@@ -282,8 +282,8 @@ def _own_guard(app: Any) -> Guard | None:
     Starlette makes its middleware with the first scope. That is too late to stop the start for a policy that cannot
     work, and for a worker to join the others: so the guard is made here. Raises ConfigurationErrors as `Guard` does.
     """
-    from wsguard.guard import Guard
     from wsguard.asgi import WebSocketGuard
+    from wsguard.guard import Guard
 
     for around in (app, getattr(app, "asgi_app", None)):
         if isinstance(around, WebSocketGuard):
