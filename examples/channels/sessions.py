@@ -1,14 +1,13 @@
 """Who sent a handshake, by Django's session cookie."""
 
 import hashlib
-from http.cookies import CookieError, SimpleCookie
 from typing import Literal
 
 from channels.auth import get_user
 from django.conf import settings
 from django.contrib.sessions.backends.db import SessionStore
 
-from wsguard import Context, Handshake, Identity, Refusal, reasons
+from wsguard import Context, Handshake, Identity, Refusal, only_cookie, reasons
 
 
 class DjangoSession:
@@ -24,9 +23,9 @@ class DjangoSession:
 
     async def authenticate(self, handshake: Handshake, context: Context) -> Identity | Refusal | None:
         """Look the session up; one that is unknown, expired or nobody's is refused."""
-        key = session_key(handshake)
-        if key is None:
-            return None
+        key = only_cookie(handshake, settings.SESSION_COOKIE_NAME)
+        if key is None or isinstance(key, Refusal):
+            return key  # none, or two: a sibling domain may have set one of them
         session = SessionStore(key)
         user = await get_user({"session": session})  # with the check that Django makes after a change of password
         if not user.is_authenticated or not user.is_active:
@@ -39,15 +38,3 @@ class DjangoSession:
             credential_id=hashlib.sha256(key.encode()).hexdigest()[:16],  # the key itself stands in no log
             expires_at=expiry.timestamp(),
         )
-
-
-def session_key(handshake: Handshake) -> str | None:
-    """Return the session cookie's value."""
-    cookies: SimpleCookie = SimpleCookie()
-    try:
-        for field in handshake.fields.values(b"cookie"):
-            cookies.load(field.decode("latin-1"))
-    except CookieError:
-        return None
-    found = cookies.get(settings.SESSION_COOKIE_NAME)
-    return None if found is None else found.value

@@ -20,7 +20,7 @@ from fastapi import Cookie, Depends, FastAPI, HTTPException, Response, WebSocket
 from fastapi.responses import FileResponse
 from pydantic import BaseModel, Field
 
-from wsguard import Context, Guard, Handshake, Identity, Policy, Refusal, reasons
+from wsguard import Context, Guard, Handshake, Identity, Policy, Refusal, only_cookie, reasons
 from wsguard.asgi import WebSocketGuard
 from wsguard.fastapi import identity, require_scope
 
@@ -47,12 +47,10 @@ class SessionCookie:
 
     async def authenticate(self, handshake: Handshake, context: Context) -> Identity | Refusal | None:
         """Look the cookie up."""
-        for field in handshake.fields.values(b"cookie"):
-            for pair in field.decode("latin-1").split("; "):
-                name, _, token = pair.partition("=")
-                if name == COOKIE:
-                    return logins.get(digest(token)) or Refusal(reasons.CREDENTIAL_INVALID)
-        return None
+        token = only_cookie(handshake, COOKIE)
+        if token is None or isinstance(token, Refusal):
+            return token  # none, or two: a sibling domain may have set one of them
+        return logins.get(digest(token)) or Refusal(reasons.CREDENTIAL_INVALID)
 
 
 guard = Guard(

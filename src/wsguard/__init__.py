@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from wsguard.engine.authenticators.bearer import Bearer
     from wsguard.engine.authenticators.client_certificate import ClientCertificate
     from wsguard.engine.authenticators.session_lookup import SessionLookup
+    from wsguard.engine.cookies import only_cookie
     from wsguard.engine.policy import Context, Policy
     from wsguard.engine.ports import Authenticator
     from wsguard.engine.tickets import Ticket
@@ -44,6 +45,7 @@ __all__ = [
     "TicketRefused",
     "URLList",
     "WSGuardError",
+    "only_cookie",
     "reasons",
 ]
 
@@ -68,6 +70,7 @@ _HOMES = {
     "TicketRefused": "wsguard.vocabulary.errors",
     "URLList": "wsguard.identity.allow_lists",
     "WSGuardError": "wsguard.vocabulary.errors",
+    "only_cookie": "wsguard.engine.cookies",
     "reasons": "wsguard.vocabulary",
 }
 

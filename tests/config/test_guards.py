@@ -70,7 +70,7 @@ def judged(guard: Guard, target: bytes = b"/ws", **fields: str) -> Decision:
 @pytest.mark.parametrize("before", [GATEWAYS.replace('cert = "nowhere.pem"\n', ""), ""], ids=["gateway's", "run's"])
 def test_an_app_gets_what_the_file_says(folder: Path, before: str) -> None:
     """Its routes, credentials, ticket and store, with paths read from its folder; nobody listens for it."""
-    decision = judged(written(folder, before + POLICY), **bearer())
+    decision = judged(written(folder, before + POLICY), b"/ws", **bearer())
     assert isinstance(decision, Accept), decision
     assert decision.identity is not None
     assert decision.identity.issuer == "https://id.test"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from wsguard import ConfigurationError
+from tests.engine.make import handshake
+from wsguard import ConfigurationError, Refusal, only_cookie
 from wsguard.engine.cookies import CookieNames, RepeatedCookie
 from wsguard.vocabulary.fields import Fields
 
@@ -71,3 +72,22 @@ def test_a_star_is_the_rest_of_a_name() -> None:
 def test_a_name_that_no_cookie_has_stops_the_start(name: str) -> None:
     with pytest.raises(ConfigurationError, match=r"ask\.cookies"):
         CookieNames.read("ask.cookies", [name])
+
+
+@pytest.mark.parametrize(
+    ("sent", "found"),
+    [
+        ("session=mine", "mine"),
+        ("other=1; session=mine", "mine"),
+        ("session=", ""),
+        ("other=1", None),
+        (None, None),
+        ("session=planted; session=mine", "credential.repeated"),
+        ("sessions=planted; session=mine", "mine"),
+        ("%73ession=planted; session=mine", "mine"),
+    ],
+)
+def test_an_authenticator_of_an_apps_own_gets_the_only_cookie(sent: str | None, found: str | None) -> None:
+    """B-CARRY-02 holds for it too: of two nobody can say which one the app has set."""
+    got = only_cookie(handshake({"Cookie": sent}), "session")
+    assert (got.reason.code if isinstance(got, Refusal) else got) == found

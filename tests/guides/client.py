@@ -47,13 +47,15 @@ class Visitor:
     """
     Somebody who reaches `app.test` at *port* of loopback, and in the clear at *plain_port*.
 
-    *unauthorized* is what answers a handshake without a credential: 401, where the server lets the guard say so.
+    *unauthorized* is what answers a handshake without a credential: 401, where the server lets the guard say so, and
+    *malformed* one whose credential came twice: 400 there.
     """
 
     port: int
     plain_port: int
     context: ssl.SSLContext
     unauthorized: int = 401
+    malformed: int = 400
 
     @asynccontextmanager
     async def socket(

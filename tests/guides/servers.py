@@ -132,7 +132,7 @@ def serving(guide: str, server: ServerName, place: Place) -> Generator[RunningGu
         visitor = Visitor(secure.port, plain_port, place.context)
         if behind_proxy:
             port = stack.enter_context(nginx(place, plain_port))
-            visitor = Visitor(port, plain_port, place.context, unauthorized=403)
+            visitor = Visitor(port, plain_port, place.context, unauthorized=403, malformed=403)
         yield RunningGuide(visitor, (secure, plain))
 
 

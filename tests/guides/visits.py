@@ -109,6 +109,8 @@ async def visit_chat(visitor: Visitor, authority: Path) -> Tally:
     refuse_foreigners(tally, visitor, "/ws/chat", fields=member)
     tally.refuse(visitor.status("/ws/chat"), expected=visitor.unauthorized)
     tally.refuse(visitor.status("/ws/chat", fields={"Cookie": "__Host-session=guessed"}), expected=visitor.unauthorized)
+    twice = {"Cookie": f"__Host-session=planted; {member['Cookie']}"}
+    tally.refuse(visitor.status("/ws/chat", fields=twice), expected=visitor.malformed)
     tally.refuse(visitor.status("/ws/chat", fields=guest))  # require_scope
     assert visitor.page("POST", "/login", origin=FOREIGN, body="{}").status == 403
     async with visitor.socket("/ws/chat", fields=member) as last:
@@ -151,6 +153,8 @@ async def visit_django(visitor: Visitor, authority: Path) -> Tally:
     tally.refuse(visitor.status("/ws/room"), expected=visitor.unauthorized)
     guessed = cookie_field({**cookies, "__Host-sessionid": "0" * 32})
     tally.refuse(visitor.status("/ws/room", fields=guessed), expected=visitor.unauthorized)
+    twice = {"Cookie": f"__Host-sessionid=planted; {member['Cookie']}"}
+    tally.refuse(visitor.status("/ws/room", fields=twice), expected=visitor.malformed)
     async with visitor.socket("/ws/room", fields=member) as last:
         assert await heard(last) == {"visitor": 3, "name": "ada"}
         tally.accepted += 1

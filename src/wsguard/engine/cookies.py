@@ -11,12 +11,15 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from wsguard.vocabulary import reasons
+from wsguard.vocabulary.decision import Refusal
 from wsguard.vocabulary.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from wsguard.vocabulary.fields import Fields
+    from wsguard.vocabulary.handshake import Handshake
 
 _NAME = re.compile(r"[!#$%&'+.^_`|~0-9A-Za-z-]+\*?", re.ASCII)  # a token (RFC 6265 §4.1.1), and one "*" at the end
 
@@ -62,3 +65,18 @@ class CookieNames:
                     raise RepeatedCookie
                 found[name] = value
         return list(found.items())
+
+
+def only_cookie(handshake: Handshake, name: str) -> str | Refusal | None:
+    """
+    Return the value of the cookie *name*, for an authenticator of your own; None where none was sent.
+
+    Where two of that name were sent it is a Refusal (400 ``credential.repeated``), to be returned as it is: a sibling
+    domain may have set one of them, and nobody can say which (RFC 6265 §8.6). Raises ConfigurationError for a name that
+    no cookie has.
+    """
+    try:
+        found = CookieNames.read("cookie", [name]).found(handshake.fields)
+    except RepeatedCookie:
+        return Refusal(reasons.CREDENTIAL_REPEATED, name)
+    return found[0][1].decode("latin-1") if found else None
