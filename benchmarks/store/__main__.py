@@ -19,6 +19,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.store.tickets import TicketOffice, silent_log
 from wsguard.engine.ports import Store, Taken
 from wsguard.engine.store_keys import hashed_key
 from wsguard.store.one_thread import Job, OneThread
@@ -52,8 +53,9 @@ class Figure:
 class Measuring:
     """CPU µs of each round, by store, command and how many callers wait at once."""
 
-    def __init__(self, stores: dict[str, Store], thread: OneThread[None]) -> None:
+    def __init__(self, stores: dict[str, Store], offices: dict[str, TicketOffice], thread: OneThread[None]) -> None:
         self._stores = stores
+        self._offices = offices
         self._thread = thread
         self._rounds: dict[tuple[str, str, int], list[float]] = {}
 
@@ -65,6 +67,9 @@ class Measuring:
             for name, store in self._stores.items():
                 for at_once in (1, _AT_ONCE):
                     await self._round(name, store, at_once, 1_900_000_000.0 + number * _ROUND_SECONDS)
+            for name, office in self._offices.items():
+                for at_once in (1, _AT_ONCE):
+                    await self._office_round(name, office, at_once)
             for at_once in (1, _AT_ONCE):
                 took = await _cpu(lambda _: self._thread.run(None), _TICKETS, at_once)
                 self._rounds.setdefault(("sqlite", _THREAD_ALONE, at_once), []).append(took)
@@ -87,7 +92,7 @@ class Measuring:
             _check(await store.take("tickets", keys[number], mark=b"m" * 32, now=now))
 
         async def append(_: int) -> None:
-            await store.append("revocations", _VALUE, expires_at=end, now=now)
+            await store.append("benchmark", _VALUE, expires_at=end, now=now)
 
         took = {
             "put": await _cpu(put, _TICKETS, at_once),
@@ -97,6 +102,18 @@ class Measuring:
         }
         took["put + take"] = took["put"] + took["take"]
         took["peek + take"] = took["peek"] + took["take"]
+        for command, microseconds in took.items():
+            self._rounds.setdefault((name, command, at_once), []).append(microseconds)
+
+    async def _office_round(self, name: str, office: TicketOffice, at_once: int) -> None:
+        office.open()
+        took = {
+            "sell, engine and store": await _cpu(office.sell, _TICKETS, at_once),
+            "redeem, engine and store": await _cpu(office.redeem, _TICKETS, at_once),
+        }
+        with silent_log():
+            took["sell by a token, ASGI"] = await _cpu(office.sell_by_token, _APPENDS, at_once)
+        took["a token's signature"] = await _cpu(office.verify, _APPENDS, at_once)
         for command, microseconds in took.items():
             self._rounds.setdefault((name, command, at_once), []).append(microseconds)
 
@@ -132,7 +149,17 @@ async def _measure(rounds: int) -> list[Figure]:
                 "nothing", _do_nothing, lambda: None, most_waiting=_AT_ONCE, seconds=DEFAULTS.store_command
             )
             stack.push_async_callback(thread.close)
-            return await Measuring(stores, thread).run(rounds)
+            offices: dict[str, TicketOffice] = {}
+            with silent_log():
+                for name, text in _STORES.items():
+                    # A store of its own: tickets in the bare one would be swept up while that is measured.
+                    own = Path(folder) / name
+                    own.mkdir()
+                    store = open_store(text, limits=DEFAULTS, randomness=secrets.token_bytes, folder=own)
+                    stack.push_async_callback(store.aclose)
+                    offices[name] = TicketOffice(store, own)
+                    stack.push_async_callback(offices[name].aclose)
+            return await Measuring(stores, offices, thread).run(rounds)
 
 
 def _do_nothing(jobs: Sequence[Job[None]]) -> None:

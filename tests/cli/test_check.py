@@ -56,6 +56,9 @@ def test_each_route_is_shown_as_it_counts(capsys: pytest.CaptureFixture[str]) ->
     assert sockets["origins"] == ["https://second.localhost"]
     assert sockets["insecure"][0].startswith("allow_missing_origin")
     assert (rest["auth"], rest["http"], rest["origins"]) == ("anonymous", "open", ["https://app.localhost:8443"])
+    assert (rest["compression"], rest["upstream_host"], rest["forward_credential"]) == (None, None, None)
+    (changed,) = checked(TOP + 'compression = "passthrough"\nupstream_host = "upstream"\n', capsys)["routes"]
+    assert (changed["compression"], changed["upstream_host"], changed["upstream_origin"]) == (True, "upstream", None)
 
 
 def test_an_open_fallback_path_is_doubted(capsys: pytest.CaptureFixture[str]) -> None:

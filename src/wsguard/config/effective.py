@@ -79,8 +79,16 @@ def _effective(route: Route) -> dict[str, Any]:
         "messages_per_second": None if limits is None else limits.messages_per_second,
         "idle": None if limits is None else limits.idle,
         "max_lifetime": None if limits is None else limits.max_lifetime,
+        "compression": policy.compression or None,
+        "upstream_host": _rewritten(policy.upstream_host),
+        "upstream_origin": _rewritten(policy.upstream_origin),
+        "forward_credential": policy.forward_credential or None,
         "insecure": policy.notices,
     }
+
+
+def _rewritten(field: str) -> str | None:
+    return None if field == "preserve" else field
 
 
 def _unasked(policy: Policy) -> str:
