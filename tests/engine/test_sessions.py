@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from wsguard import Identity, Refusal
 from wsguard.engine.sessions import Session, SessionRegistry
 from wsguard.vocabulary.close_codes import PRESETS
 
@@ -62,3 +63,21 @@ def test_a_route_may_have_codes_of_its_own() -> None:
         subject.bind(lambda code, reason, closed=closed: closed.append((code, reason)))
         subject.close(code, "why")
         assert closed == [(sent, "why")]
+
+
+def test_what_is_forgotten_holds_no_cookie() -> None:
+    """Whoever still has the session, a heap of times to look again among them, has nothing to look again with."""
+    registry, ended = SessionRegistry(), session("a")
+    ended.recheck = Once()
+    registry.add(ended)
+    registry.remove(ended)
+    assert ended.recheck is None
+
+
+class Once:
+    """How a credential could be judged again."""
+
+    interval = 60.0
+
+    async def again(self, now: float) -> Identity | Refusal:
+        raise AssertionError(f"nobody looks at {now}")

@@ -222,7 +222,8 @@ def test_a_worker_that_hangs_holds_neither_revocation_nor_renewal(workers: Worke
         assert closed(held) == (3000, "revoked")
         lines = [line for line in workers.gateway.log if line["event"] == "session.revoked" and "heard" not in line]
         assert [line["peer_uid"] for line in lines] == [os.geteuid()] * len(lines)
-        assert [line["closed"] for line in lines][-1] == 1
+        # The hung one may have been asked first: once it goes on it does as it was told, and there is nothing to close.
+        assert 1 in [line["closed"] for line in lines if line["pid"] == other]
 
 
 def test_one_session_is_closed_wherever_it_lives(workers: Workers) -> None:

@@ -60,7 +60,7 @@ class AskedApp:
 
         Raises OutboundError where nobody answers.
         """
-        digest = _digest(question.fields)
+        digest = _digest(question.revealed)
         remembered = None if fresh else self._answers.get(digest)
         if remembered is not None and self._clock() < remembered[1]:
             self._answers.move_to_end(digest)
@@ -79,7 +79,7 @@ class AskedApp:
 
     async def _asked(self, digest: bytes, question: Question) -> AppAnswer:
         answer = await self._outbound.ask(
-            self._destination, question.fields, deadline=self._options.timeout, max_body=self._limits.app_answer
+            self._destination, question.revealed, deadline=self._options.timeout, max_body=self._limits.app_answer
         )
         found = AppAnswer(answer.status, answer.body)
         self._answers.pop(digest, None)

@@ -20,6 +20,7 @@ from wsguard.vocabulary import reasons
 from wsguard.vocabulary.decision import Refusal
 from wsguard.vocabulary.errors import ConfigurationError
 from wsguard.vocabulary.identity import Identity
+from wsguard.vocabulary.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,14 +90,19 @@ class Ask:
 @dataclass(frozen=True, slots=True)
 class Question:
     """
-    What the app is asked: a page request's *fields*, the cookie among them, so they are never shown.
+    What the app is asked: a page request's *fields*, the cookie among them, so their values are secrets.
 
     *credential* is the keyed digest of what the client sent; *method* names the authenticator that asks.
     """
 
-    fields: RawFields = field(repr=False)
+    fields: Sequence[tuple[bytes, Secret]] = field(repr=False)
     credential: bytes = field(repr=False)
     method: str
+
+    @property
+    def revealed(self) -> RawFields:
+        """The fields as they are sent."""
+        return [(name, value.reveal()) for name, value in self.fields]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +143,8 @@ class AppQuestions:
         The context keeps how the app is asked again while the socket lives.
         """
         fields = asked_fields(handshake, context.client, context.policy.upstream_host, self._app.name, credential)
-        question = Question(fields, await self._seen.digest(credential, context.now), method)
+        held = [(name, Secret(value)) for name, value in fields]
+        question = Question(held, await self._seen.digest(credential, context.now), method)
         if self.options.recheck:
             context.recheck = AskedAgain(self, question, self.options.recheck)
         return await self.ask(question, context.now, fresh=False)

@@ -16,6 +16,7 @@ from wsguard.vocabulary import reasons
 from wsguard.vocabulary.decision import Refusal
 from wsguard.vocabulary.errors import ConfigurationError
 from wsguard.vocabulary.identity import Identity
+from wsguard.vocabulary.secret import Secret
 
 if TYPE_CHECKING:
     from wsguard.engine.policy import Context
@@ -73,7 +74,8 @@ class SessionLookupAuthenticator:
         if not cookies:
             return None
         if self._options.recheck:
-            context.recheck = LookedUpAgain(self, cookies, self._options.recheck)
+            held = [(name, Secret(value)) for name, value in cookies]
+            context.recheck = LookedUpAgain(self, held, self._options.recheck)
         return await self.look_up(cookies, context.now)
 
     async def look_up(self, cookies: Sequence[tuple[bytes, bytes]], now: float) -> Identity | Refusal:
@@ -98,9 +100,9 @@ class LookedUpAgain:
     """How a live socket's session is looked up again. It holds the cookie, in this process, while the socket lives."""
 
     authenticator: SessionLookupAuthenticator = field(repr=False)
-    cookies: Sequence[tuple[bytes, bytes]] = field(repr=False)
+    cookies: Sequence[tuple[bytes, Secret]] = field(repr=False)
     interval: float
 
     async def again(self, now: float) -> Identity | Refusal:
         """Look now."""
-        return await self.authenticator.look_up(self.cookies, now)
+        return await self.authenticator.look_up([(name, value.reveal()) for name, value in self.cookies], now)
