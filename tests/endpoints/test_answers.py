@@ -452,6 +452,17 @@ def test_a_query_that_asks_about_one_path(query: str, expected: tuple[int, str |
     run(scenario)
 
 
+def test_a_subject_that_no_field_holds_has_no_session() -> None:
+    """A ticket would be 403 for it, so the page is told the same."""
+
+    async def scenario() -> None:
+        world = World()
+        answer = await world.ask("/.wsguard/session?path=/ws/chat", {"X-Key": "a" * 1025}, method="GET")
+        assert refusal_of(answer) == (403, "identity.too_long")
+
+    run(scenario)
+
+
 def test_the_session_endpoint_judges_as_the_sale_does() -> None:
     """Scope, revocation and expiry: the status that a ticket would get."""
 
