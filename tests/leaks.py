@@ -193,11 +193,10 @@ def pytest_sessionstart() -> None:
 
     def watched(self: subprocess.Popen[Any], *arguments: Any, **keys: Any) -> None:
         original(self, *arguments, **keys)
-        try:
-            line = Path(f"/proc/{self.pid}/cmdline").read_bytes()
-        except OSError:
-            return  # it has ended already, or this is not Linux
-        LEDGER.saw(Sink.COMMAND_LINE, line, line.split(b"\0")[0].decode("utf-8", "replace"))
+        # What was asked for: /proc/<pid>/cmdline is empty for a moment behind execve, and again once the program has ended.
+        words = [self.args] if isinstance(self.args, (str, bytes, os.PathLike)) else list(self.args)
+        line = [os.fsencode(word) for word in words]
+        LEDGER.saw(Sink.COMMAND_LINE, b"\0".join(line), line[0].decode("utf-8", "replace"))
 
     subprocess.Popen.__init__ = watched
 
