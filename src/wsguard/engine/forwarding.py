@@ -157,6 +157,8 @@ def identity_fields(identity: Identity) -> RawFields:
 
 
 def _encoded(text: str) -> str:
+    if text.isascii() and text.isprintable() and " " not in text and "%" not in text:
+        return text  # nearly every name, at a hundredth of what quote takes
     return quote(text.encode("utf-8", "surrogatepass"), safe=_VISIBLE)
 
 
