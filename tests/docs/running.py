@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 from tests.leaks import Sink, saw
@@ -82,13 +82,14 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_for_port(port: int) -> None:
-    """Wait until somebody listens on *port* of 127.0.0.1."""
+def wait_for_port(port: int, has_ended: Callable[[], bool] = lambda: False) -> None:
+    """Wait until somebody listens on *port* of 127.0.0.1; give up where whoever should do so *has_ended*."""
     end = time.monotonic() + DEADLINE
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
         except OSError:
+            assert not has_ended(), "it has ended"
             assert time.monotonic() < end, f"nobody listens on {port}"
             time.sleep(0.02)  # a stranger's app gives no other sign that it listens
         else:

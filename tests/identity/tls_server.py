@@ -111,12 +111,12 @@ def handler_of(server: Server) -> type[BaseHTTPRequestHandler]:
 
 @contextlib.contextmanager
 def serving(
-    authority: trustme.CA, *names: str, answer: Answer | None = None, address: str = "127.0.0.1"
+    authority: trustme.CA, *names: str, answer: Answer | None = None, address: str = "127.0.0.1", port: int = 0
 ) -> Generator[Server]:
-    """Serve with a certificate of *authority* for *names*, at any free port of *address*."""
+    """Serve with a certificate of *authority* for *names* at *port* of *address*, by default any that is free."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(*(names or ("localhost",))).configure_cert(context)
-    with _serving(Listener((address, 0), context), answer) as server:
+    with _serving(Listener((address, port), context), answer) as server:
 
         def note_name(sock: ssl.SSLObject | ssl.SSLSocket, name: str | None, context: ssl.SSLContext) -> None:
             server.names.append(name)

@@ -1,0 +1,160 @@
+"""The two mounts as their users start them: `wsguard gateway` before an app, `wsguard run` around one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.asgi.server_process import Certificates, free_port
+from tests.credentials import Visitor
+from tests.docs.running import wait_for_port
+from tests.gateway.recording_upstream import RecordingUpstream, echo
+from tests.leaks import Sink, saw
+
+DEADLINE = 20.0
+APP = """
+import os
+
+CALLED = os.open("called", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        raise NotImplementedError
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+        return
+    os.write(CALLED, b".")
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] == "websocket.receive":
+        await send({**message, "type": "websocket.send"})
+"""
+
+
+class Mount:
+    """One running mount; *log* holds every JSON line so far."""
+
+    def __init__(
+        self, command: list[str], folder: Path, port: int, visitor: Visitor, reached: Callable[[], int]
+    ) -> None:
+        self.visitor = visitor
+        self.log: list[dict[str, Any]] = []
+        self._changed = threading.Condition()
+        self._printed: list[bytes] = []
+        self._reached = reached
+        self._errors = (folder / "mount.stderr").open("w+b")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "wsguard", *command, "--config", "wsguard.toml", "--log-format", "json"],
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(folder)},
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        try:
+            wait_for_port(port, lambda: self.process.poll() is not None)
+        except AssertionError:
+            self.stop()
+            raise AssertionError(f"it has not started: {self.stderr()}") from None
+
+    def events(self, event: str, after: int = 0) -> list[dict[str, Any]]:
+        """The lines of this event behind index *after*."""
+        with self._changed:
+            return [line for line in self.log[after:] if line["event"] == event]
+
+    def wait_for(self, event: str, after: int = 0, **values: Any) -> dict[str, Any]:
+        """Return the first line behind index *after* with this event and these values, waiting for it."""
+        end = time.monotonic() + DEADLINE
+        with self._changed:
+            while True:
+                for line in self.log[after:]:
+                    if line["event"] == event and all(line.get(key) == value for key, value in values.items()):
+                        return line
+                assert time.monotonic() < end, f"no {event} {values} in {self.log[after:]}\n{self.stderr()}"
+                self._changed.wait(0.2)
+
+    def reason_of(self, request_id: str) -> str:
+        """The logged reason of one refusal."""
+        return str(self.wait_for("handshake.refused", request_id=request_id)["reason"])
+
+    def reached(self) -> int:
+        """How many handshakes the app has been asked for."""
+        return self._reached()
+
+    def stderr(self) -> str:
+        """What it has written there."""
+        return Path(self._errors.name).read_text("utf-8", "replace")
+
+    def stderr_faults(self) -> list[str]:
+        """What tells of a fault there."""
+        return [
+            line for line in self.stderr().splitlines() if "Traceback" in line or "Error" in line or "never" in line
+        ]
+
+    def stop(self) -> None:
+        """SIGTERM, and its end."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        self.process.wait(DEADLINE)
+        self._reader.join(DEADLINE)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        self._errors.close()
+        saw(Sink.STDOUT, b"".join(self._printed), "a mount")
+        saw(Sink.JSON_LOG, b"".join(line for line in self._printed if line.startswith(b"{")), "a mount")
+        saw(Sink.STDERR, self.stderr(), "a mount")
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for raw in self.process.stdout:
+            self._printed.append(raw)
+            with contextlib.suppress(ValueError), self._changed:
+                self.log.append(json.loads(raw))
+                self._changed.notify_all()
+
+
+StartMount = Callable[[str], Mount]
+
+
+@pytest.fixture(params=["gateway", "asgi"])
+def start_mount(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StartMount]:
+    """Start a mount with what the test adds to its configuration: whoever is let in hears an echo."""
+    files = Certificates.issue(tmp_path)
+    context = ssl.create_default_context(cafile=files.authority)
+    context.check_hostname = False
+    with ExitStack() as stack:
+
+        def start(configuration: str) -> Mount:
+            port = free_port()
+            own = f'cert = "{files.cert}"\nkey = "{files.key}"\n'
+            if request.param == "gateway":
+                upstream = RecordingUpstream(echo)
+                stack.callback(upstream.close)
+                own += f'listen = ["127.0.0.1:{port}"]\nupstream = "{upstream.url}"\n'
+                command, reached = ["gateway"], upstream.count
+            else:
+                (tmp_path / "echoing.py").write_text(APP)
+                called = tmp_path / "called"
+                own += f'listen = "127.0.0.1:{port}"\n'
+                command, reached = ["run", "echoing:app"], lambda: called.stat().st_size
+            (tmp_path / "wsguard.toml").write_text(own + configuration)
+            mount = Mount(command, tmp_path, port, Visitor(("127.0.0.1", port), context, stack), reached)
+            stack.callback(mount.stop)
+            return mount
+
+        yield start
