@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import pytest
 from tests.asgi.server_process import Certificates, free_port
 from tests.credentials import Visitor
 from tests.docs.running import wait_for_port
-from tests.gateway.recording_upstream import RecordingUpstream, echo
+from tests.gateway.recording_upstream import Received, RecordingUpstream, echo
 from tests.leaks import Sink, saw
 
 DEADLINE = 20.0
@@ -34,8 +35,8 @@ async def app(scope, receive, send):
     if scope["type"] == "lifespan":
         raise NotImplementedError
     if scope["type"] == "http":
-        await send({"type": "http.response.start", "status": 204, "headers": []})
-        await send({"type": "http.response.body"})
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/html")]})
+        await send({"type": "http.response.body", "body": b"a page"})
         return
     os.write(CALLED, b".")
     await receive()
@@ -43,6 +44,15 @@ async def app(scope, receive, send):
     while (message := await receive())["type"] == "websocket.receive":
         await send({**message, "type": "websocket.send"})
 """
+
+
+def page_or_echo(received: Received) -> None:
+    """The same app, behind the gateway."""
+    if received.first("Upgrade") is not None:
+        echo(received)
+    else:
+        fields = b"Content-Type: text/html\r\nContent-Length: 6\r\nConnection: close\r\n\r\n"
+        received.sock.sendall(b"HTTP/1.1 200 OK\r\n" + fields + b"a page")
 
 
 class Mount:
@@ -71,6 +81,11 @@ class Mount:
         except AssertionError:
             self.stop()
             raise AssertionError(f"it has not started: {self.stderr()}") from None
+
+    @property
+    def program(self) -> Visitor:
+        """Somebody who comes without an Origin."""
+        return replace(self.visitor, origin=None)
 
     def events(self, event: str, after: int = 0) -> list[dict[str, Any]]:
         """The lines of this event behind index *after*."""
@@ -133,7 +148,7 @@ StartMount = Callable[[str], Mount]
 
 @pytest.fixture(params=["gateway", "asgi"])
 def start_mount(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StartMount]:
-    """Start a mount with what the test adds to its configuration: whoever is let in hears an echo."""
+    """Start a mount with what the test adds to its configuration (PORT is its port): whoever is let in hears an echo."""
     files = Certificates.issue(tmp_path)
     context = ssl.create_default_context(cafile=files.authority)
     context.check_hostname = False
@@ -143,7 +158,7 @@ def start_mount(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Star
             port = free_port()
             own = f'cert = "{files.cert}"\nkey = "{files.key}"\n'
             if request.param == "gateway":
-                upstream = RecordingUpstream(echo)
+                upstream = RecordingUpstream(page_or_echo)
                 stack.callback(upstream.close)
                 own += f'listen = ["127.0.0.1:{port}"]\nupstream = "{upstream.url}"\n'
                 command, reached = ["gateway"], upstream.count
@@ -152,7 +167,7 @@ def start_mount(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Star
                 called = tmp_path / "called"
                 own += f'listen = "127.0.0.1:{port}"\n'
                 command, reached = ["run", "echoing:app"], lambda: called.stat().st_size
-            (tmp_path / "wsguard.toml").write_text(own + configuration)
+            (tmp_path / "wsguard.toml").write_text((own + configuration).replace("PORT", str(port)))
             mount = Mount(command, tmp_path, port, Visitor(("127.0.0.1", port), context, stack), reached)
             stack.callback(mount.stop)
             return mount

@@ -6,19 +6,46 @@ import base64
 import contextlib
 import http.client
 import json
+import secrets
 import ssl
 import subprocess
 import threading
 import urllib.parse
+from collections.abc import Generator
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
+
+import trustme
 
 from tests.leaks import Kind, secret
 
 PROGRAM = ".oidc-provider/oidc-provider"
 START_DEADLINE = 60.0
 DEADLINE = 20.0
+
+
+@contextlib.contextmanager
+def running(program: str, folder: Path, *, client: str, scopes: str) -> Generator[OIDCProvider]:
+    """Run one with a certificate of its own; ``issuer-ca.pem`` in *folder* is the CA that signed it."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(folder / "issuer-ca.pem")
+    leaf = authority.issue_cert("localhost")
+    leaf.private_key_pem.write_to_path(folder / "issuer-key.pem")
+    (folder / "issuer-cert.pem").write_bytes(b"".join(pem.bytes() for pem in leaf.cert_chain_pems))
+    provider = OIDCProvider(
+        program,
+        cert=folder / "issuer-cert.pem",
+        key=folder / "issuer-key.pem",
+        ca=folder / "issuer-ca.pem",
+        client=client,
+        secret=secrets.token_urlsafe(32),
+        scopes=scopes,
+    )
+    try:
+        yield provider
+    finally:
+        provider.stop()
 
 
 class OIDCProvider:
@@ -62,6 +89,10 @@ class OIDCProvider:
     def forget(self) -> list[str]:
         """Publish the old keys no longer; return what is left."""
         return self._ask("forget", "keys").split()
+
+    def live(self, seconds: int) -> None:
+        """Let the tokens from now on live for *seconds*."""
+        self._ask(f"lifetime {seconds}", "keys")
 
     def access_token(self, resource: str, scope: str) -> str:
         """Get an access token for *resource* by the client's credentials (RFC 6749 §4.4, RFC 8707)."""

@@ -10,18 +10,16 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import secrets
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
 
 from tests.engine.make import handshake
 from tests.identity.open import World
-from tests.story.oidc_provider import PROGRAM, OIDCProvider
+from tests.story.oidc_provider import PROGRAM, OIDCProvider, running
 from wsguard import Guard, Policy
 from wsguard.engine.authenticators.bearer import Bearer, BearerAuthenticator
 from wsguard.engine.tokens.jwt import JWT
@@ -38,29 +36,13 @@ RESOURCE = "https://app.test"
 
 @pytest.fixture
 def ca(tmp_path: Path) -> Path:
-    return tmp_path / "ca.pem"
+    return tmp_path / "issuer-ca.pem"
 
 
 @pytest.fixture
-def provider(tmp_path: Path, ca: Path, require_program: Callable[[str], str]) -> Iterator[OIDCProvider]:
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(ca)
-    leaf = authority.issue_cert("localhost")
-    leaf.private_key_pem.write_to_path(tmp_path / "key.pem")
-    (tmp_path / "cert.pem").write_bytes(b"".join(pem.bytes() for pem in leaf.cert_chain_pems))
-    running = OIDCProvider(
-        require_program(PROGRAM),
-        cert=tmp_path / "cert.pem",
-        key=tmp_path / "key.pem",
-        ca=ca,
-        client="machine",
-        secret=secrets.token_urlsafe(32),
-        scopes="chat read",
-    )
-    try:
-        yield running
-    finally:
-        running.stop()
+def provider(tmp_path: Path, require_program: Callable[[str], str]) -> Iterator[OIDCProvider]:
+    with running(require_program(PROGRAM), tmp_path, client="machine", scopes="chat read") as provider:
+        yield provider
 
 
 def header_of(token: str) -> dict[str, Any]:

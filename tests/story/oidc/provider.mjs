@@ -1,8 +1,8 @@
 // A real OpenID Provider for the story tests: provider.mjs FOLDER, where `make oidc-provider` has installed it.
 //
 // The first line of stdin is JSON: {cert, key, client, secret, scopes}. It answers on stdout, a line each: the issuer,
-// then for every `rotate` (a new key signs, the old one is still published) and `forget` (it no longer is) the new
-// keys' names. When stdin ends, so does it.
+// then for every `rotate` (a new key signs, the old one is still published), `forget` (it no longer is) and `lifetime N`
+// (of the tokens from now on, in seconds) the keys' names. When stdin ends, so does it.
 import { generateKeyPairSync, randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:https';
@@ -19,7 +19,7 @@ const newKey = () => {
   return { ...privateKey.export({ format: 'jwk' }), kid: randomUUID(), use: 'sig', alg: 'ES256' };
 };
 
-const configurationOf = (settings, keys) => ({
+const configurationOf = (settings, keys, lifetime) => ({
   jwks: { keys },
   clients: [{
     client_id: settings.client,
@@ -42,7 +42,7 @@ const configurationOf = (settings, keys) => ({
       }),
     },
   },
-  ttl: { ClientCredentials: 300 },
+  ttl: { ClientCredentials: lifetime },
 });
 
 const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
@@ -51,14 +51,16 @@ const server = createServer({ cert: readFileSync(settings.cert), key: readFileSy
 server.listen(0, '127.0.0.1', async () => {
   const issuer = `https://localhost:${server.address().port}`;
   let keys = [newKey()];
+  let lifetime = 300;
   let answer;
-  const use = () => { answer = new Provider(issuer, configurationOf(settings, keys)).callback(); };
+  const use = () => { answer = new Provider(issuer, configurationOf(settings, keys, lifetime)).callback(); };
   use();
   server.on('request', (request, response) => answer(request, response));
   console.log(`serving ${issuer}`);
   for await (const line of lines) {
     if (line === 'rotate') keys = [newKey(), ...keys];
     if (line === 'forget') keys = keys.slice(0, 1);
+    if (line.startsWith('lifetime ')) lifetime = Number(line.split(' ')[1]);
     use();
     console.log(`keys ${keys.map((key) => key.kid).join(' ')}`);
   }
