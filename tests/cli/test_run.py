@@ -338,6 +338,26 @@ def test_slow_connections_end(start: Start, tmp_path: Path) -> None:
         assert time.monotonic() - begun < 5
 
 
+@pytest.mark.slow
+def test_silent_clients_do_not_hold_up_the_end(start: Start, tmp_path: Path) -> None:
+    """SIGTERM: a socket hears 1012 at once; one that never answers, and a page's open connection, cost a bounded time."""
+    config = tmp_path / "wsguard.toml"
+    config.write_text('max_lifetime = "1h"\n[limits]\nclose_deadline = "0.5s"\nclose_handshake = "0.5s"\n')
+    run = start("plain_app:app", "--config", str(config), "--origin", "https://app.test")
+    with run.connect() as silent, run.connect() as page:
+        page.sendall(b"GET / HTTP/1.1\r\nHost: app.test\r\n\r\n")
+        assert page.recv(65536).startswith(b"HTTP/1.1 200")
+        silent.sendall(HANDSHAKE.format(target="/ws", host="app.test", origin="https://app.test", more="").encode())
+        assert status(silent.recv(65536)) == 101
+        run.process.terminate()
+        assert silent.recv(65536)[2:4] == (1012).to_bytes(2)
+        begun = time.monotonic()
+        assert run.process.wait(DEADLINE) == 0
+        took = time.monotonic() - begun
+    assert took < 5, "one second, and a machine that does other things"
+    assert json.loads(run.wait_for("session.closed"))["by"] == "server"
+
+
 def test_connections_that_are_not_admitted_are_capped(start: Start, tmp_path: Path) -> None:
     """One address may hold so many open heads and no more (RULES §9)."""
     config = tmp_path / "wsguard.toml"

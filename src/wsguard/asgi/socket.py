@@ -194,9 +194,10 @@ class GuardedSocket:
             return await self._ended()
         kind = message["type"]
         if kind == "websocket.disconnect":
-            self._keep_end(
-                int(message.get("code") or close_codes.NO_STATUS), "client", str(message.get("reason") or "")
-            )
+            code = int(message.get("code") or close_codes.NO_STATUS)
+            # What uvicorn tells the app of its own close when it shuts down; a browser's script cannot send it.
+            by = "server" if code == close_codes.SERVICE_RESTART else "client"
+            self._keep_end(code, by, str(message.get("reason") or ""))
         elif self._counts and self._end is None and kind == "websocket.receive":
             self._count(message)
         # Two tasks of an app may wait: our close ends one wait, and what comes to the other has come too late.

@@ -2,7 +2,7 @@
 uvicorn, started as a secure deployment needs it (``wsguard run``).
 
 What uvicorn has not is added: deadlines for the TLS handshake and for the request head, caps on connections that are
-not admitted yet, TLS settings of ours. What it would do unasked is off: reading forwarded fields, per-message
+not admitted yet, TLS settings of ours, a bound for the shutdown. What it would do unasked is off: reading forwarded fields, per-message
 compression, its name in answers, and log lines that hold the query string of every socket.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -196,6 +197,8 @@ def uvicorn_config(settings: ServerSettings, clock: Callable[[], float]) -> uvic
         "proxy_headers": False,
         "server_header": False,
         "access_log": False,
+        # Whole seconds; uvicorn by itself waits for ever for a client who does not answer.
+        "timeout_graceful_shutdown": math.ceil(limits.close_deadline + limits.close_handshake),
     }
     return uvicorn.Config(settings.app, **{**ours, **secure, **settings.options})
 

@@ -1,4 +1,4 @@
-"""The close codes that wsguard sends (RFC 6455 §7.4, IANA registry), and which may stand on the wire at all."""
+"""The close codes that wsguard sends and knows (RFC 6455 §7.4, IANA registry), and which may stand on the wire at all."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ INVALID_DATA = 1007
 POLICY_VIOLATION = 1008
 MESSAGE_TOO_BIG = 1009
 INTERNAL_ERROR = 1011
+SERVICE_RESTART = 1012
 BAD_GATEWAY = 1014
 CREDENTIAL = 3000
 POLICY = 3003
