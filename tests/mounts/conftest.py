@@ -68,7 +68,7 @@ class Mount:
         self._reached = reached
         self._errors = (folder / "mount.stderr").open("w+b")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "wsguard", *command, "--config", "wsguard.toml", "--log-format", "json"],
+            [sys.executable, "-m", "wsguard", *command],
             cwd=folder,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -121,11 +121,13 @@ class Mount:
             line for line in self.stderr().splitlines() if "Traceback" in line or "Error" in line or "never" in line
         ]
 
-    def stop(self) -> None:
-        """SIGTERM, and its end."""
+    def stop(self) -> int:
+        """SIGTERM, its end, and its exit code. A second call changes nothing."""
         if self.process.poll() is None:
             self.process.terminate()
-        self.process.wait(DEADLINE)
+        code = self.process.wait(DEADLINE)
+        if self._errors.closed:
+            return code
         self._reader.join(DEADLINE)
         assert self.process.stdout is not None
         self.process.stdout.close()
@@ -133,6 +135,7 @@ class Mount:
         saw(Sink.STDOUT, b"".join(self._printed), "a mount")
         saw(Sink.JSON_LOG, b"".join(line for line in self._printed if line.startswith(b"{")), "a mount")
         saw(Sink.STDERR, self.stderr(), "a mount")
+        return code
 
     def _read(self) -> None:
         assert self.process.stdout is not None
@@ -143,33 +146,47 @@ class Mount:
                 self._changed.notify_all()
 
 
-StartMount = Callable[[str], Mount]
+class StartMount:
+    """Writes a mount's configuration, and starts it: whoever is let in hears an echo."""
+
+    def __init__(self, kind: str, folder: Path, stack: ExitStack) -> None:
+        self._kind, self._folder, self._stack = kind, folder, stack
+        self._files = Certificates.issue(folder)
+        self._context = ssl.create_default_context(cafile=self._files.authority)
+        self._context.check_hostname = False
+
+    def write(self, configuration: str, port: int) -> tuple[list[str], Callable[[], int]]:
+        """
+        Write what the mount needs and what the test adds, in which PORT is its port.
+
+        Returns the command, and what tells how many handshakes the app has been asked for.
+        """
+        own = f'cert = "{self._files.cert}"\nkey = "{self._files.key}"\n'
+        reached: Callable[[], int]
+        if self._kind == "gateway":
+            upstream = RecordingUpstream(page_or_echo)
+            self._stack.callback(upstream.close)
+            own += f'listen = ["127.0.0.1:{port}"]\nupstream = "{upstream.url}"\n'
+            command, reached = ["gateway"], upstream.count
+        else:
+            (self._folder / "echoing.py").write_text(APP)
+            called = self._folder / "called"
+            own += f'listen = "127.0.0.1:{port}"\n'
+            command, reached = ["run", "echoing:app"], lambda: called.stat().st_size
+        (self._folder / "wsguard.toml").write_text((own + configuration).replace("PORT", str(port)))
+        return [*command, "--config", "wsguard.toml", "--log-format", "json"], reached
+
+    def __call__(self, configuration: str) -> Mount:
+        """Start it; it is stopped in the end."""
+        port = free_port()
+        command, reached = self.write(configuration, port)
+        visitor = Visitor(("127.0.0.1", port), self._context, self._stack)
+        mount = Mount(command, self._folder, port, visitor, reached)
+        self._stack.callback(mount.stop)
+        return mount
 
 
 @pytest.fixture(params=["gateway", "asgi"])
 def start_mount(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StartMount]:
-    """Start a mount with what the test adds to its configuration (PORT is its port): whoever is let in hears an echo."""
-    files = Certificates.issue(tmp_path)
-    context = ssl.create_default_context(cafile=files.authority)
-    context.check_hostname = False
     with ExitStack() as stack:
-
-        def start(configuration: str) -> Mount:
-            port = free_port()
-            own = f'cert = "{files.cert}"\nkey = "{files.key}"\n'
-            if request.param == "gateway":
-                upstream = RecordingUpstream(page_or_echo)
-                stack.callback(upstream.close)
-                own += f'listen = ["127.0.0.1:{port}"]\nupstream = "{upstream.url}"\n'
-                command, reached = ["gateway"], upstream.count
-            else:
-                (tmp_path / "echoing.py").write_text(APP)
-                called = tmp_path / "called"
-                own += f'listen = "127.0.0.1:{port}"\n'
-                command, reached = ["run", "echoing:app"], lambda: called.stat().st_size
-            (tmp_path / "wsguard.toml").write_text((own + configuration).replace("PORT", str(port)))
-            mount = Mount(command, tmp_path, port, Visitor(("127.0.0.1", port), context, stack), reached)
-            stack.callback(mount.stop)
-            return mount
-
-        yield start
+        yield StartMount(str(request.param), tmp_path, stack)

@@ -6,23 +6,21 @@ import contextlib
 import json
 import os
 import signal
-import ssl
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
 
-from tests.credentials import Place, Visitor, bearer, closed, echoes
-from tests.gateway.conftest import Certificates
-from tests.gateway.gateway_process import GatewayProcess
+from tests.credentials import Place, bearer, closed, echoes
 from tests.gateway.raw_client import RawClient
-from tests.gateway.recording_upstream import RecordingUpstream, echo
+from tests.mounts.conftest import Mount, StartMount
 from tests.processes import watched
 from wsguard.admin.client import ask_admin
 
@@ -30,14 +28,11 @@ pytestmark = pytest.mark.slow
 
 DEADLINE = 20.0
 CONFIGURATION = """
-listen = ["127.0.0.1:{port}"]
-cert = "{cert}"
-key = "{key}"
-upstream = "{upstream}"
 origins = ["https://app.test"]
 hosts = ["app.test"]
+public_url = "https://app.test"
 workers = 2
-{store}
+store = "sqlite:wsguard.db"
 admin = "unix:run/admin.sock"
 auth = ["ticket", "bearer"]
 
@@ -45,24 +40,27 @@ auth = ["ticket", "bearer"]
 audience = ["https://app.test"]
 jwks = "file:jwks.json"
 
+[limits]
+close_deadline = "0.5s"
+close_handshake = "0.5s"
+
 [ticket]
 sold_for = ["bearer"]
 """
-STORE = 'store = "sqlite:wsguard.db"'
+LIVING = "replay_closes = false\n"
 
 
 class Workers:
-    """A gateway of two workers, and a page that chooses which of them it speaks to."""
+    """A mount of two workers, and a page that chooses which of them it speaks to."""
 
-    def __init__(self, folder: Path, gateway: GatewayProcess, page: Visitor) -> None:
-        self.folder, self.gateway, self.page = folder, gateway, page
+    def __init__(self, folder: Path, mount: Mount) -> None:
+        self.folder, self.mount, self.page = folder, mount, mount.visitor
 
     @property
     def pids(self) -> list[int]:
         """The workers that run now."""
-        ended = {line["pid"] for line in self.gateway.log if line["event"] == "worker.ended"}
-        started = [line["pid"] for line in self.gateway.log if line["event"] == "worker.started"]
-        return [pid for pid in started if pid not in ended]
+        ended = {line["pid"] for line in self.mount.events("worker.ended")}
+        return [line["pid"] for line in self.mount.events("worker.started") if line["pid"] not in ended]
 
     def connect(self, pid: int) -> RawClient:
         """A TLS connection that this worker has accepted."""
@@ -132,36 +130,34 @@ def open_files(pid: int) -> set[str]:
     return found
 
 
-@pytest.fixture
-def place(certificates: Certificates, tmp_path: Path) -> Iterator[tuple[Path, ExitStack]]:
-    """A folder with the configuration of two workers."""
-    with ExitStack() as stack:
-        upstream = RecordingUpstream(echo)
-        stack.callback(upstream.close)
-        Place(tmp_path)
-        write(tmp_path, certificates, upstream.url)
-        yield tmp_path, stack
-
-
-def write(folder: Path, certificates: Certificates, upstream: str, store: str = STORE, port: int = 0) -> Path:
-    file = folder / "wsguard.toml"
-    cert, key = certificates.cert, certificates.key
-    file.write_text(CONFIGURATION.format(cert=cert, key=key, upstream=upstream, store=store, port=port))
-    return file
+StartWorkers = Callable[..., Workers]
 
 
 @pytest.fixture
-def workers(place: tuple[Path, ExitStack], client_context: ssl.SSLContext) -> Iterator[Workers]:
-    folder, stack = place
-    gateway = GatewayProcess(folder / "wsguard.toml")
-    gateway.wait_for("gateway.listening", after=gateway.log.index(gateway.start_line) + 1)
-    subject = Workers(folder, gateway, Visitor(gateway.address, client_context, stack))
-    yield subject
-    pids = subject.pids
-    assert gateway.stop() == 0, gateway.stderr()
-    assert gateway.stderr() == ""
-    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
-    assert not (folder / "run" / "admin.sock").exists()
+def start_workers(start_mount: StartMount, tmp_path: Path) -> Iterator[StartWorkers]:
+    """Start both workers; in the end they have ended, and have told of no fault."""
+    started: list[Workers] = []
+    Place(tmp_path)
+
+    def start(ticket: str = "") -> Workers:
+        subject = Workers(tmp_path, start_mount(CONFIGURATION + ticket))
+        started.append(subject)
+        for pid in subject.pids:
+            subject.connect(pid).close()
+        return subject
+
+    yield start
+    for workers in started:
+        pids = workers.pids
+        assert workers.mount.stop() == 0, workers.mount.stderr()
+        assert workers.mount.stderr_faults() == []
+        assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+        assert not (tmp_path / "run" / "admin.sock").exists()
+
+
+@pytest.fixture
+def workers(start_workers: StartWorkers) -> Workers:
+    return start_workers()
 
 
 def test_renewal_and_revocation_reach_the_worker_that_holds_the_socket(workers: Workers) -> None:
@@ -174,7 +170,7 @@ def test_renewal_and_revocation_reach_the_worker_that_holds_the_socket(workers: 
     status, answer = workers.post(second, "/.wsguard/renew", {"session": sold["session"]}, bearer(60))
     assert status == 200
     assert answer["session_expires_at"] > sold["session_expires_at"] + 20
-    assert workers.gateway.wait_for("session.renewed")["pid"] == first
+    assert workers.mount.wait_for("session.renewed")["pid"] == first
     assert echoes(raw, "still there")
     # What is refused there is refused here: another subject, a handle that nobody has.
     assert workers.post(second, "/.wsguard/renew", {"session": sold["session"]}, bearer(60, sub="eve"))[0] == 403
@@ -220,7 +216,7 @@ def test_a_worker_that_hangs_holds_neither_revocation_nor_renewal(workers: Worke
         assert told == {"closed": 1, "processes": 1}
         assert closed(kept) == (3000, "revoked")
         assert closed(held) == (3000, "revoked")
-        lines = [line for line in workers.gateway.log if line["event"] == "session.revoked" and "heard" not in line]
+        lines = [line for line in workers.mount.log if line["event"] == "session.revoked" and "heard" not in line]
         assert [line["peer_uid"] for line in lines] == [os.geteuid()] * len(lines)
         # The hung one may have been asked first: once it goes on it does as it was told, and there is nothing to close.
         assert 1 in [line["closed"] for line in lines if line["pid"] == other]
@@ -235,69 +231,102 @@ def test_one_session_is_closed_wherever_it_lives(workers: Workers) -> None:
     assert echoes(kept, "still there")
 
 
-def test_two_hundred_redemptions_at_two_workers_open_one_socket(workers: Workers) -> None:
-    """Exactly one 101, and that socket closes within a second, for others had its ticket too; both workers answered."""
-    sold = workers.page.buy(bearer(60))
+def test_a_replay_at_the_other_worker_closes_the_socket(workers: Workers) -> None:
+    """Redeemed at one, and again at the other: that one is refused, and within a second the first one's socket is closed."""
+    for first, second in (workers.pids, workers.pids[::-1]):
+        print(f"redeemed by {first}, again by {second}")
+        assert first != second
+        sold = workers.page.buy(bearer(60))
+        opened = workers.open(first, sold["protocols"])
+        replay = workers.connect(second)
+        replay.send(workers.page.request(sold["protocols"]))
+        assert replay.reader.head().startswith(b"HTTP/1.1 401 ")
+        begun = time.monotonic()
+        assert closed(opened) == (3000, "ticket.replayed")
+        assert time.monotonic() - begun < 1
 
-    def come(_: int) -> tuple[int | None, int]:
-        raw = workers.page.connect()
-        pid = owner_of(raw, workers.pids)
-        raw.send(workers.page.request(sold["protocols"]))
-        status = int(raw.reader.head().split(b" ")[1])
-        return pid, status if status != 101 else closed(raw)[0]
 
-    with ThreadPoolExecutor(16) as pool:
-        outcomes = list(pool.map(come, range(200)))
-    answered = {pid: sum(1 for owner, _ in outcomes if owner == pid) for pid in workers.pids}
-    print(f"who answered: {answered}")
-    assert min(answered.values()) > 0
-    assert sorted(status for _, status in outcomes) == [401] * 199 + [3000]
+@pytest.mark.parametrize("ticket", ["", LIVING], ids=["replay closes", "replay is let be"])
+def test_two_hundred_redemptions_at_two_workers_open_one_socket(start_workers: StartWorkers, ticket: str) -> None:
+    """All at once, to both workers: exactly one 101. That socket closes within a second, or lives where that is off."""
+    workers = start_workers(ticket)
+    protocols = workers.page.buy(bearer(60))["protocols"]
+    request = workers.page.request(protocols)
+    connections = [workers.page.connect() for _ in range(200)]
+    owners = [owner_of(raw, workers.pids) for raw in connections]
+    together = Barrier(len(connections))
+
+    def come(raw: RawClient) -> int:
+        together.wait(DEADLINE)
+        raw.send(request)
+        return int(raw.reader.head().split(b" ")[1])
+
+    with ThreadPoolExecutor(len(connections)) as pool:
+        statuses = list(pool.map(come, connections))
+    begun = time.monotonic()
+    print(*(f"{owner}:{status}" for owner, status in zip(owners, statuses, strict=True)))
+    assert set(owners) == set(workers.pids), "one worker answered all"
+    assert sorted(statuses) == [101] + [401] * 199
+    opened = connections[statuses.index(101)]
+    if ticket == LIVING:
+        assert echoes(opened, "hello")
+        refused = workers.open(workers.pids[0], fields=bearer(60))  # and it lives on while others come
+        assert echoes(refused, "hello")
+        assert echoes(opened, "still there")
+    else:
+        assert closed(opened) == (3000, "ticket.replayed")
+        assert time.monotonic() - begun < 1
 
 
 def test_a_worker_that_is_killed_comes_back(workers: Workers) -> None:
     """Its sockets end, those of the other live; within two seconds there are two again, on the same port."""
     first, second = workers.pids
     ended, kept = workers.open(first, fields=bearer(60)), workers.open(second, fields=bearer(60))
-    mark = workers.gateway.mark()
+    mark = len(workers.mount.log)
     os.kill(first, signal.SIGKILL)
     began = time.monotonic()
-    again = workers.gateway.wait_for("gateway.listening", after=mark)
+    again = workers.mount.wait_for("worker.started", after=mark)
+    assert echoes(workers.open(again["pid"], fields=bearer(60)), "hello")
     assert time.monotonic() - began < 5  # two on a machine that does nothing else
     assert again["pid"] not in (first, second)
     assert not lives(ended)
     assert echoes(kept, "still there")
-    assert echoes(workers.open(again["pid"], fields=bearer(60)), "hello")
-    assert workers.gateway.wait_for("worker.ended")["code"] == -signal.SIGKILL
+    assert workers.mount.wait_for("worker.ended")["code"] == -signal.SIGKILL
 
 
-def test_the_end_of_the_parent_is_the_end_of_all(place: tuple[Path, ExitStack]) -> None:
+def test_the_end_of_the_parent_is_the_end_of_all(start_mount: StartMount, tmp_path: Path) -> None:
     """However it ended: nobody serves on without the one who would bring them back."""
-    folder, _ = place
-    gateway = GatewayProcess(folder / "wsguard.toml")
-    gateway.wait_for("gateway.listening", after=gateway.log.index(gateway.start_line) + 1)
-    pids = [line["pid"] for line in gateway.log if line["event"] == "worker.started"]
-    with watched(pids) as workers:
-        gateway.process.kill()
-        gateway.process.wait(DEADLINE)
-        assert workers.survivors() == []
-    gateway.stop()
+    Place(tmp_path)
+    workers = Workers(tmp_path, start_mount(CONFIGURATION))
+    pids = workers.pids
+    assert len(pids) == 2
+    with watched(pids) as all_of_them:
+        workers.mount.process.kill()
+        assert workers.mount.stop() == -signal.SIGKILL
+        assert all_of_them.survivors() == []
 
 
-def test_what_cannot_be_several(place: tuple[Path, ExitStack], certificates: Certificates, tmp_path: Path) -> None:
+def test_what_cannot_be_several(start_mount: StartMount, tmp_path: Path) -> None:
     """A store in memory, a port where somebody listens: told once, by the parent, and nothing is started."""
-    folder, stack = place
-    upstream = "http://127.0.0.1:1"
+    Place(tmp_path)
 
-    def told() -> str:
-        command = [sys.executable, "-m", "wsguard", "gateway", "--config", str(folder / "wsguard.toml")]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    def told(configuration: str, port: int) -> str:
+        command, _ = start_mount.write(configuration, port)
+        done = subprocess.run(
+            [sys.executable, "-m", "wsguard", *command],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        )
         assert done.returncode == 2, done.stderr
         assert done.stdout == ""
         return done.stderr
 
-    write(folder, certificates, upstream, store="")
-    assert 'workers: found 2 and a store in the memory of each, expected store = "sqlite:wsguard.db"' in told()
-    other = RecordingUpstream(echo)
-    stack.callback(other.close)
-    write(folder, certificates, upstream, port=other.port)
-    assert f"listen: found 127.0.0.1:{other.port} (Address already in use)" in told()
+    memory = CONFIGURATION.replace('store = "sqlite:wsguard.db"\n', "")
+    assert 'workers: found 2 and a store in the memory of each, expected store = "sqlite:wsguard.db"' in told(memory, 0)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert f"listen: found 127.0.0.1:{port} (Address already in use)" in told(CONFIGURATION, port)
