@@ -77,6 +77,12 @@ def test_pages_that_can_never_load_are_doubted(capsys: pytest.CaptureFixture[str
     ask = '[ask]\nurl = "http://127.0.0.1:8888/me"\ncookies = ["s"]\n'
     found = checked(TOP + 'auth = ["bearer", "ask"]\n' + ISSUER + ask, capsys)["warnings"]
     assert not [one for one in found if "can ever load" in one]
+    # The first page has a route of its own; the scripts and pictures that it loads have not.
+    first = '[[route]]\npath = "/"\nanonymous = true\n[[route]]\npath = "{rest}"\nauth = ["bearer"]\n'
+    found = checked(TOP + first.format(rest="/*") + ISSUER, capsys)["warnings"]
+    assert [one for one in found if one.startswith("no page under /* can ever load")]
+    found = checked(TOP + first.format(rest="/ws/*") + ISSUER, capsys)["warnings"]
+    assert not [one for one in found if "can ever load" in one]
 
 
 def test_looking_changes_nothing(capsys: pytest.CaptureFixture[str], folder: Path) -> None:

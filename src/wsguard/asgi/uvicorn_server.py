@@ -1,9 +1,9 @@
 """
 uvicorn, started as a secure deployment needs it (``wsguard run``).
 
-What uvicorn has not is added: deadlines for the TLS handshake and for the request head, caps on connections that are
-not admitted yet, TLS settings of ours, a bound for the shutdown. What it would do unasked is off: reading forwarded fields, per-message
-compression, its name in answers, and log lines that hold the query string of every socket.
+What uvicorn has not is added: deadlines for the TLS handshake, for the request head and for the shutdown, caps on
+connections that are not admitted yet, TLS settings of ours. What it would do unasked is off: reading forwarded fields,
+per-message compression, its name in answers, and log lines that hold the query string of every socket.
 """
 
 from __future__ import annotations

@@ -26,6 +26,8 @@ FALLBACK_PATHS = {
     "/faye/": "Faye (Bayeux long polling)",
 }
 
+_PAGES = (b"/", b"/any-page-that-no-route-names")
+
 
 def effective_policies(guard: Guard) -> list[dict[str, Any]]:
     """Return what each route demands, in the order in which they are tried, defaults written out."""
@@ -44,12 +46,13 @@ def doubts(guard: Guard) -> list[str]:
                 f'has http = "open"). If the app has {library} there, write [[route]] path = "{path}*", '
                 'http = "same-policy"'
             )
-    first = guard.routes.find(b"/")
-    if first is not None and _never_loads(first):
-        names = ", ".join(one.name for one in first.authenticators)
+    # What a route named for sockets covers holds no pages, most likely; the first page does, and what nobody has named.
+    for_pages = {route.path: route for path in _PAGES if (route := guard.routes.find(path)) is not None}
+    for route in filter(_never_loads, for_pages.values()):
+        names = ", ".join(one.name for one in route.authenticators)
         found.append(
-            f'no page under {first.path} can ever load: http = "same-policy", and a browser that follows a link sends '
-            f'none of {names}. Write http = "open", or a route for the pages with anonymous = true'
+            f'no page under {route.path} can ever load, nor what a page loads: http = "same-policy", and a browser '
+            f'sends none of {names} by itself. Write http = "open", or a route for the pages with anonymous = true'
         )
     return found
 

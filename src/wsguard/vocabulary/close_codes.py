@@ -1,4 +1,4 @@
-"""The close codes that wsguard sends and knows (RFC 6455 §7.4, IANA registry), and which may stand on the wire at all."""
+"""The close codes that wsguard knows (RFC 6455 §7.4, IANA registry), and which may stand on the wire at all."""
 
 from __future__ import annotations
 
