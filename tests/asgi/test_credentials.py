@@ -15,7 +15,7 @@ import pytest
 
 from tests.asgi.conftest import StartServer
 from tests.asgi.fake_server import FakeServer, page_scope
-from tests.asgi.server_process import ServerProcess
+from tests.asgi.server_process import SERVERS, ServerName, ServerProcess
 from tests.credentials import Place, Visitor, as_subprotocol, bearer, closed, echoes, echoes_until, minted
 from wsguard import Guard, Identity, Policy, Refusal
 from wsguard.asgi import WebSocketGuard
@@ -50,10 +50,10 @@ Start = Callable[..., Mount]
 def start(start_server: StartServer, context: ssl.SSLContext, tmp_path: Path) -> Iterator[Start]:
     with ExitStack() as stack:
 
-        def begin(app: str = "credentials:app", **keys: Any) -> Mount:
+        def begin(app: str = "credentials:app", name: ServerName = "uvicorn", **keys: Any) -> Mount:
             place = Place(tmp_path)
             key = place.add_key("robot", "chat")
-            server = start_server("uvicorn", app, environment={"WSGUARD_TEST_FOLDER": str(tmp_path)}, **keys)
+            server = start_server(name, app, environment={"WSGUARD_TEST_FOLDER": str(tmp_path)}, **keys)
             return Mount(place, key, server, Visitor(server.address, context, stack))
 
         yield begin
@@ -106,6 +106,25 @@ def test_a_program_by_its_key(start: Start, app: str) -> None:
     assert echoes(token, "still there")
     assert mount.saw("key")[1]["subject"] == "robot"
     assert mount.key not in mount.server.output()
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_the_background_runs_in_a_mounted_app(start: Start, name: ServerName) -> None:
+    """No lifespan reaches it: its first scope starts the watch of its key file, its timers, and what ends its sockets."""
+    mount = start("credentials:mounted", name)
+    raw, _ = mount.program.open(fields={"X-API-Key": mount.key})
+    sold = mount.page.buy(bearer(3))
+    expires = time.time() + 3
+    ticket, _ = mount.page.open(sold["protocols"])
+    kept, _ = mount.page.open(mount.page.buy(bearer(60))["protocols"])
+    mount.place.revoke_key("robot")
+    assert closed(raw) == (3000, "revoked")
+    refused = mount.program.refused(fields={"X-API-Key": mount.key})
+    assert mount.reason(refused) == (401, "api_key.unknown")
+    echoes_until(ticket, expires - 0.5)
+    assert closed(ticket) == (3000, "credential expired")
+    assert abs(time.time() - expires) < 2
+    assert echoes(kept, "still there")
 
 
 def test_a_program_renews_by_the_handle_of_its_101(start: Start) -> None:

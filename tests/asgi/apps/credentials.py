@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
 from tests.asgi.apps.plain import bare, bare_without_lifespan
 from wsguard import JWT, APIKeys, Guard, Policy, Ticket
 from wsguard.asgi import WebSocketGuard
@@ -31,3 +34,5 @@ guard = Guard(
 )
 app = WebSocketGuard(bare, guard=guard)
 without_lifespan = WebSocketGuard(bare_without_lifespan, guard=guard)
+# Starlette sends no lifespan to what is mounted; the endpoints answer where the guard is reached by their path.
+mounted = Starlette(routes=[Mount("/ws", app=app), Mount("/.wsguard", app=app)])
