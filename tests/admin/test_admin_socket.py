@@ -14,9 +14,9 @@ import pytest
 
 from tests.guard.world import APP, Key, World, code_of
 from wsguard import ConfigurationError, Guard, Policy, Ticket
+from wsguard.admin import neighbours
 from wsguard.admin import server as admin_server
 from wsguard.admin.client import AdminError, ask_admin
-from wsguard.admin.neighbours import Neighbours
 from wsguard.admin.socket import bound_admin_socket, may_administer, read_admin_path
 
 NOBODY = 65534
@@ -130,12 +130,85 @@ def test_three_hundred_who_ask_at_once_are_all_answered(tmp_path: Path) -> None:
     """Among workers an answer that does not come could be that of the one who holds a session: they wait their turn."""
 
     async def scenario(world: World, ask: Callable[..., Awaitable[Any]]) -> None:
-        neighbours = Neighbours(tmp_path / "run")
-        asked = await asyncio.gather(*(neighbours.ask_all("GET", "/sessions") for _ in range(300)))
+        others = neighbours.Neighbours(tmp_path / "run")
+        asked = await asyncio.gather(*(others.ask_all("GET", "/sessions") for _ in range(300)))
         assert [(len(one.answers), one.silent) for one in asked] == [(1, 0)] * 300
         del world, ask
 
     run(tmp_path, scenario)
+
+
+class Held:
+    """Answers nobody until it is let go; *most* is how many waited at one time."""
+
+    def __init__(self, enough: int) -> None:
+        self.most = self._now = 0
+        self._enough = enough
+        self.reached, self.let_go = asyncio.Event(), asyncio.Event()
+
+    async def wait(self) -> None:
+        self._now += 1
+        self.most = max(self.most, self._now)
+        if self._now >= self._enough:
+            self.reached.set()
+        await self.let_go.wait()
+        self._now -= 1
+
+    async def settled(self) -> None:
+        """Wait until as many wait as may, and for anybody who should not."""
+        async with asyncio.timeout(20):
+            await self.reached.wait()
+        await asyncio.sleep(0.1)  # that nobody more comes is no event
+
+
+def test_so_many_are_served_at_one_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More wait in the kernel, and are answered in their turn."""
+    monkeypatch.setattr(admin_server, "_AT_ONCE", 2)
+
+    async def scenario(world: World, ask: Callable[..., Awaitable[Any]]) -> None:
+        held = Held(2)
+        answered = admin_server.answer_admin
+
+        async def answer(*arguments: Any) -> Any:
+            await held.wait()
+            return await answered(*arguments)
+
+        monkeypatch.setattr(admin_server, "answer_admin", answer)
+        asking = [asyncio.ensure_future(ask("GET", "/sessions")) for _ in range(5)]
+        await held.settled()
+        assert held.most == 2
+        held.let_go.set()
+        assert await asyncio.gather(*asking) == [{"sessions": []}] * 5
+        assert held.most == 2
+        del world
+
+    run(tmp_path, scenario)
+
+
+def test_so_many_questions_are_under_way_at_one_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that others ask is not flooded by one of them; who waits is answered in its turn."""
+    monkeypatch.setattr(neighbours, "_AT_ONCE", 2)
+
+    async def scene() -> None:
+        held = Held(2)
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            await held.wait()
+            writer.write(b"HTTP/1.1 200 \r\nContent-Length: 2\r\n\r\n{}")
+            await writer.drain()
+            writer.close()
+
+        async with await asyncio.start_unix_server(serve, tmp_path / "other.sock"):
+            others = neighbours.Neighbours(tmp_path)
+            asking = [asyncio.create_task(others.ask_first("GET", "/sessions", within=20)) for _ in range(5)]
+            await held.settled()
+            assert held.most == 2
+            held.let_go.set()
+            assert await asyncio.gather(*asking) == [neighbours.NeighbourAnswer(200, {})] * 5
+            assert held.most == 2
+
+    asyncio.run(scene())
 
 
 def test_one_socket_is_closed_by_its_id(tmp_path: Path) -> None:

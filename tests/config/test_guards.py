@@ -87,6 +87,19 @@ def test_an_app_gets_what_the_file_says(folder: Path, before: str) -> None:
     assert (folder / "wsguard.db").exists()
 
 
+@pytest.mark.parametrize("own", [True, False], ids=["not written", "written"])
+def test_the_log_is_the_apps_own_unless_the_file_says_otherwise(
+    folder: Path, own: bool, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An app has logging of its own, which gets the lines; with a ``log_format`` they go to stdout."""
+    guard = written(folder, ("" if own else 'log_format = "json"\n') + POLICY)
+    with caplog.at_level("INFO", "wsguard"):
+        guard.log.event("planted.event")
+    asyncio.run(guard.store.aclose())
+    assert ("planted.event" in caplog.text) is own
+    assert ("planted.event" in capsys.readouterr().out) is not own
+
+
 def test_proxies_are_believed_as_the_file_says(folder: Path) -> None:
     """They are `wsguard run`'s: the gateway has none before it."""
     guard = written(folder, 'trusted_proxies = ["10.0.0.0/8"]\n' + POLICY)

@@ -198,6 +198,20 @@ def test_a_script_is_told_of_a_used_ticket_too() -> None:
     run(scenario)
 
 
+def test_who_needs_a_header_for_an_origin_that_failed_is_told_nothing() -> None:
+    """A close code would tell a foreign page whether its visitor's credential is a login: only the Origin's pages hear it."""
+
+    async def scenario() -> None:
+        world = World(refusal="close", origin_required="unless-header-credential")
+        await world.guard.revoke(subject="alice")
+        for origin, expected in ((APP, 3000), (None, None), ("https://evil.test", None)):
+            revoked = await world.shake([], {"X-Key": "alice", "Origin": origin})
+            assert isinstance(revoked, Refuse)
+            assert (revoked.reason.code, revoked.close_code) == ("session.revoked", expected), origin
+
+    run(scenario)
+
+
 # --- faults -----------------------------------------------------------------------------------------------------------
 
 
@@ -355,6 +369,20 @@ def test_a_socket_that_ends_meanwhile_is_not_renewed() -> None:
         key.answers.set()
         assert refusal_of(await asked) == (404, "session.unknown")
         assert session.expires_at == NOW + 100
+
+    run(scenario)
+
+
+def test_names_that_no_field_holds_end_the_socket() -> None:
+    """An upstream that is told who it is would be told something else from then on."""
+
+    async def scenario() -> None:
+        world = world_of({"/ws/*": policy("key")})
+        session, handle = await opened(world, {"X-Key": "alice"})
+        world.scopes = frozenset({"chat", "s" * 1025})
+        answer = await renewed(world, handle, {"X-Key": "alice"})
+        assert refusal_of(answer) == (403, "identity.too_long")
+        assert world.closed == [(session.public_id, 3003, "not allowed")]
 
     run(scenario)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.engine.make import POLICY, accepted, handshake, page
+from wsguard.engine import forwarding
 from wsguard.engine.forwarding import UpstreamName, forwarded_fields, is_managed, returned_fields
 from wsguard.engine.policy import Policy
 from wsguard.vocabulary.handshake import Handshake
@@ -141,3 +142,12 @@ def test_what_comes_back_is_cleaned() -> None:
         (b"X-Good", b"1"),
     ]
     assert returned_fields(fields, [b"x-hop"]) == [(b"X-Good", b"1")]
+
+
+def test_a_long_name_is_judged_and_not_remembered() -> None:
+    """What is kept of names that clients send is bounded in bytes too."""
+    before = forwarding._is_managed.cache_info()
+    for number in range(3):
+        assert forwarding.is_managed(b"X_Forwarded." + b"a" * 60 + b"%d" % number)
+        assert not forwarding.is_managed(b"X-Other-" + b"a" * 60 + b"%d" % number)
+    assert forwarding._is_managed.cache_info() == before
