@@ -20,36 +20,41 @@ from tests.gateway.raw_client import RawClient, frame
 pytestmark = pytest.mark.slow
 
 PROMISED = 0.1  # seconds from Session.close to the Close frame at the client (issue 6)
-ATTEMPTS = 3  # a busy machine is no bug
+ATTEMPTS = 5  # a busy machine is no bug: most of them keep the promise
 
 
 def close_in_time(client: Client, path: str, *, by: str = "close") -> tuple[Client, RawClient, Any, float]:
-    """Open *path* and close it from outside until one attempt keeps the promise; print what each took."""
+    """Open *path* and close it from outside, again and again; most keep the promise. Return the last."""
+    attempts: list[tuple[Client, RawClient, Any, float]] = []
     took: list[float] = []
     for _ in range(ATTEMPTS):
         attempt = replace(client, case=uuid.uuid4().hex)
         raw = attempt.open(path)
         attempt.wait_for("called")
         at = attempt.close(3000, "revoked", by=by)
-        close = close_frame(raw)
+        attempts.append((attempt, raw, close_frame(raw), at))
         took.append(time.monotonic() - at)
-        if took[-1] < PROMISED:
-            print(f"{client.server.name} {path}: {', '.join(f'{one * 1000:.1f} ms' for one in took)}")
-            return attempt, raw, close, at
-    raise AssertionError(f"{client.server.name} {path}: {took}")
+    kept_by_most(f"{client.server.name} {path}: the Close frame", took)
+    return attempts[-1]
+
+
+def kept_by_most(what: str, took: list[float]) -> None:
+    print(f"{what} after {', '.join(f'{one * 1000:.1f} ms' for one in took)}")
+    assert sorted(took)[len(took) // 2] < PROMISED
 
 
 @pytest.mark.parametrize("answers", [True, False], ids=["client answers", "client is silent"])
 @pytest.mark.parametrize("path", ["/pass/wait", "/pass/fastapi"])
 def test_a_socket_is_closed_while_the_app_waits_for_a_message(client: Client, path: str, answers: bool) -> None:
-    """A revoked client is out within 100 ms, whether it plays along or not, and the app hears why and returns."""
-    attempt, raw, close, at = close_in_time(client, path)
-    assert (close.close_code, reason_of(close)) == (3000, "revoked")
-    if answers:
-        answer(raw, close)
-    returned = attempt.wait_for("returned")
-    print(f"the app has returned after {(returned['at'] - at) * 1000:.1f} ms")
-    assert returned["at"] - at < 1
+    """A revoked client is out within 100 ms, whether it plays along or not, and the app hears why and has returned."""
+    closed = [close_in_time(client, path) for _ in range(ATTEMPTS)]
+    for _, raw, close, _ in closed:
+        assert (close.close_code, reason_of(close)) == (3000, "revoked")
+        if answers:
+            answer(raw, close)
+    until_return = [attempt.wait_for("returned")["at"] - at for attempt, _, _, at in closed]
+    kept_by_most(f"{client.server.name} {path}: the app has returned", until_return)
+    attempt = closed[-1][0]
     received = [event["message"] for event in attempt.events("received")]
     assert received == [{"type": "websocket.disconnect", "code": 3000, "reason": "revoked"}]
     session = attempt.wait_for("called")["session"]

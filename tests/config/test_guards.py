@@ -11,7 +11,7 @@ from tests.credentials import Place, bearer
 from tests.engine.make import handshake
 from wsguard import Guard
 from wsguard.vocabulary.decision import Accept, Decision, Refuse
-from wsguard.vocabulary.errors import ConfigurationErrors
+from wsguard.vocabulary.errors import ConfigurationError, ConfigurationErrors
 from wsguard.vocabulary.handshake import Peer
 
 GATEWAYS = """
@@ -115,3 +115,12 @@ def test_all_that_is_wrong_is_told_at_once(folder: Path) -> None:
     told = str(failed.value)
     assert "originz" in told
     assert "nobody" in told
+
+
+@pytest.mark.parametrize("content", [None, b"\xff", b"origins = ["], ids=["none", "not UTF-8", "not TOML"])
+def test_a_file_that_cannot_be_read_is_named(folder: Path, content: bytes | None) -> None:
+    """By what the app has called, which knows no flags."""
+    if content is not None:
+        (folder / "broken.toml").write_bytes(content)
+    with pytest.raises(ConfigurationError, match=r"^Guard\.from_file: found .*broken\.toml"):
+        Guard.from_file(folder / "broken.toml")

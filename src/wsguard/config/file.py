@@ -282,10 +282,10 @@ def read_config(path: Path | None, flags: Mapping[str, Any], kind: type[Config] 
 
 
 def read_with_errors(
-    path: Path | None, flags: Mapping[str, Any], kind: type[Config] = GatewayConfig
+    path: Path | None, flags: Mapping[str, Any], kind: type[Config] = GatewayConfig, *, named: str = "--config"
 ) -> tuple[Config, list[ConfigurationError]]:
-    """Read as `read_config` does, but return what could be read and the errors of the rest."""
-    table = {} if path is None else _read_toml(path)
+    """Read as `read_config` does, but return what could be read and the errors of the rest; *named* gave the path."""
+    table = {} if path is None else _read_toml(path, named)
     errors: list[ConfigurationError] = []
     values = _convert_table(table, kind, "", errors)
     if path is not None:
@@ -354,14 +354,14 @@ def _toml(value: Any) -> str:
     return json.dumps(value).replace("\x7f", "\\u007f")
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def _read_toml(path: Path, named: str) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             return tomllib.load(file)
     except OSError as error:
-        raise ConfigurationError("--config", f"{path} ({error.strerror})", "a file that can be read") from None
+        raise ConfigurationError(named, f"{path} ({error.strerror})", "a file that can be read") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError("--config", f"{path}: {error}", "a TOML file") from None
+        raise ConfigurationError(named, f"{path}: {error}", "a TOML file") from None
 
 
 def _field_types(struct: Any) -> dict[str, Any]:

@@ -26,7 +26,7 @@ def guard_from_file(path: Path) -> Guard:
     Names that are served and not written are those of the origins, and of ``cert`` where the file names one.
     Raises ConfigurationErrors with all that is wrong.
     """
-    config, read_errors = read_with_errors(path, {}, _kind_of(path))
+    config, read_errors = read_with_errors(path, {}, _kind_of(path), named="Guard.from_file")
     errors = CollectedErrors()
     limits = errors.attempt(lambda: limits_of(config.limits)) or Limits()
     certificate = None
