@@ -24,7 +24,7 @@ FLOORS = (
 TOWERS = {
     "client": {"vocabulary"},
     "audit": {"vocabulary.secret", "vocabulary.errors", "vocabulary.close_codes"},
-    "testing": {"vocabulary", "wire", "engine"},
+    "testing": {"vocabulary", "wire", "engine", "asgi.uvicorn_socket"},
 }
 # The root re-exports for users, lazily; nobody inside imports it. `python -m wsguard` is the command line.
 ROOT = {"__init__", "fastapi", "__main__"}

@@ -358,6 +358,26 @@ def test_silent_clients_do_not_hold_up_the_end(start: Start, tmp_path: Path) -> 
     assert json.loads(run.wait_for("session.closed"))["by"] == "server"
 
 
+@pytest.mark.slow
+def test_a_client_that_is_just_leaving_does_not_break_the_end(start: Start, tmp_path: Path) -> None:
+    """It has closed, and its connection still stands: the others hear 1012 all the same, and nothing is a fault."""
+    config = tmp_path / "wsguard.toml"
+    config.write_text('[limits]\nclose_deadline = "0.5s"\nclose_handshake = "0.5s"\n')
+    run = start("plain_app:app", "--config", str(config), "--origin", "https://app.test")
+    request = HANDSHAKE.format(target="/ws", host="app.test", origin="https://app.test", more="").encode()
+    with run.connect() as leaving, run.connect() as other:
+        for connection in (leaving, other):
+            connection.sendall(request)
+            assert status(connection.recv(65536)) == 101
+        leaving.sendall(b"\x88\x82\0\0\0\0\x03\xe8")
+        assert leaving.recv(65536) == b"\x88\x02\x03\xe8"  # answered; TLS itself is not closed by this side
+        run.process.terminate()
+        assert other.recv(65536)[2:4] == (1012).to_bytes(2)
+        assert run.process.wait(DEADLINE) == 0
+    assert "Traceback" not in run.output()
+    assert "Finished server process" in run.output()
+
+
 def test_connections_that_are_not_admitted_are_capped(start: Start, tmp_path: Path) -> None:
     """One address may hold so many open heads and no more (RULES §9)."""
     config = tmp_path / "wsguard.toml"

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from wsguard.asgi.uvicorn_socket import MendedWebSocketProtocol
 from wsguard.engine.limits import AddressLimits, Place, address_key
 from wsguard.tls.contexts import server_context
 
@@ -192,7 +193,7 @@ def uvicorn_config(settings: ServerSettings, clock: Callable[[], float]) -> uvic
         "port": place.port,
         "uds": place.path,
         "http": protocol_for(limits, clock),
-        "ws": "websockets-sansio",
+        "ws": MendedWebSocketProtocol,
         "ws_per_message_deflate": False,
         "proxy_headers": False,
         "server_header": False,

@@ -107,6 +107,8 @@ def _uvicorn_server(app: Any) -> uvicorn.Server:
         import uvicorn
         import websockets  # noqa: F401  # pyright: ignore[reportUnusedImport] - uvicorn opens no WebSocket without it
 
+        from wsguard.asgi.uvicorn_socket import MendedWebSocketProtocol
+
         certificate = loopback_certificate()
     except ModuleNotFoundError as error:
         raise ConfigurationError(
@@ -116,7 +118,7 @@ def _uvicorn_server(app: Any) -> uvicorn.Server:
         config = uvicorn.Config(
             app,
             loop="asyncio",
-            ws="websockets-sansio",
+            ws=MendedWebSocketProtocol,
             lifespan="auto",
             ssl_certfile=certfile,
             ssl_keyfile=keyfile,
