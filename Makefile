@@ -14,7 +14,7 @@ OIDC_PROVIDER := .oidc-provider/oidc-provider
 LOCK := env UV_SYSTEM_CERTS=1 $(BIN)/uv --no-config pip compile --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
 
-.PHONY: help env demo test lint format types docs bench lock jupyter-env oidc-provider clean
+.PHONY: help env demo test coverage lint format types docs bench lock jupyter-env oidc-provider clean
 
 help: ## list these targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -34,6 +34,10 @@ test: $(ENV) ## run all tests; as root install first the programs that they need
 	@if [[ $${CI:-} == true || -e $(JUPYTER) ]]; then $(MAKE) --no-print-directory jupyter-env; fi
 	@if [[ $${CI:-} == true || -e $(OIDC_PROVIDER) ]]; then $(MAKE) --no-print-directory oidc-provider; fi
 	@scripts/test
+
+coverage: $(ENV) ## run the fast tests, and print which lines and branches no test reaches
+	@mkdir -p .test-results
+	@$(BIN)/python -m pytest -q -m 'not (slow or browser or story or benchmark)' -n 3 --cov --cov-report=term
 
 lint: $(ENV) ## ruff: lint, and is everything formatted
 	@$(BIN)/ruff check

@@ -165,6 +165,7 @@ def test_a_ping_of_ours_at_every_cut_of_a_frame(
             assert next(piece for piece in got if piece.opcode == BINARY).payload == b"0123456789"
 
 
+@pytest.mark.slow
 def test_a_close_of_ours_at_every_cut_of_a_frame(
     start_gateway: StartGateway, start_upstream: StartUpstream, client_context: ssl.SSLContext
 ) -> None:
