@@ -294,6 +294,18 @@ def test_an_own_guard_with_a_store_of_its_own_process_is_not_several(start: Star
 
 
 @pytest.mark.slow
+def test_two_guards_are_not_several(start: Start, tmp_path: Path) -> None:
+    """Only the outer one would join the other workers, so the inner one's sockets could not be renewed or revoked there."""
+    (tmp_path / "worked_app.py").write_text(WORKED.format(store="sqlite:wsguard.db"))
+    (tmp_path / "jwks.json").write_bytes(public(key_of("ES256")))
+    more = ["--workers", "2", "--store", "sqlite:wsguard.db", "--origin", "https://app.test"]
+    run = start("worked_app:app", *more, wait=False)
+    run.wait_for("found a policy, and an app with a guard of its own, expected one of the two")
+    assert run.process.wait(DEADLINE) == 2
+    run.stop()
+
+
+@pytest.mark.slow
 def test_a_guard_that_starlette_would_make_later_stops_the_start(start: Start, tmp_path: Path) -> None:
     """A policy that cannot work is told before anything is served, not in a traceback at the first request."""
     (tmp_path / "late_app.py").write_text(

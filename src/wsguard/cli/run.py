@@ -182,7 +182,11 @@ def _serve(
 
     sys.path.insert(0, options.pop("app_dir", "") or os.getcwd())  # noqa: PTH109 - sys.path holds texts
     loaded = _loaded(app, factory=bool(options.pop("factory", False)))
-    own = None if settings.asked_for else _own_guard(loaded)
+    own = _own_guard(loaded)
+    if own is not None and settings.asked_for:
+        if worker is not None:  # the inner one would be a stranger to the inner ones of the other workers
+            raise ConfigurationError("workers", "a policy, and an app with a guard of its own", "one of the two")
+        own = None
     guard = settings.guard if own is None else own
     if worker is not None:
         join(worker, guard)
