@@ -267,7 +267,8 @@ class Assembly:
             self._error(key, repr(list(cast("Sequence[str]", policy.origins))), expected)
 
     def _lists(self, policy: Policy, named: tuple[Authenticator, ...]) -> tuple[OriginList | None, HostList | None]:
-        world: Any = {"limits": self.world.limits, "clock": self.world.clock, "log": self.world.log}
+        ours = self.world
+        world: Any = {"limits": ours.limits, "clock": ours.clock, "log": ours.log, "authority": ours.outbound_ca}
         ambient = any(one.carriage == "ambient" for one in named) and not policy.allow_pattern_with_ambient
 
         def read_origins(entries: Sequence[str]) -> Callable[[Origin], bool]:

@@ -102,7 +102,7 @@ class Guard:
     Among the *authenticators* `JWT` is an issuer of bearer tokens, `APIKeys` a file of keys, `Ask` the app that is
     asked whose cookie it is, `SessionLookup` a function that says it, `ClientCertificate` the CA of certificates that
     the gateway takes; *bearer* says in which header a token stands.
-    *outbound* lists private networks that calls to issuers may reach, *outbound_ca* adds a CA.
+    *outbound* lists private networks that calls to issuers may reach, *outbound_ca* adds a CA for all outgoing calls.
 
     *ticket* sells tickets for routes whose ``auth`` names ``ticket``; *public_url* (``https://app.example.com``) is
     what their addresses are made of, by default the only served host. *store* keeps tickets and revocations: a

@@ -47,8 +47,9 @@ class URLList(KeptList):
     """
     The entries at the https URL *url*, in the form of a file's, fetched every *interval* seconds (default 60).
 
-    *ca* is a file with a CA to trust besides the system's. The URL's host may have a private address: writing it here
-    lists it. Until the list was had for the first time nobody is allowed (503); afterwards the last good one counts.
+    *ca* is a file with a CA to trust besides the system's, in place of the guard's ``outbound_ca``. The URL's host may
+    have a private address: writing it here lists it. Until the list was had for the first time nobody is allowed (503);
+    afterwards the last good one counts.
     """
 
     url: str
@@ -68,11 +69,13 @@ def open_list(
     limits: Limits,
     clock: Clock,
     log: DecisionLog,
+    authority: str | Path | None = None,
 ) -> OpenList[Candidate]:
     """
     Open the list that is *written* under *key* (``origins`` or ``hosts``): a FileList, a URLList or an async function.
 
-    *read* turns entries into a predicate and raises ConfigurationError for a bad one. Nothing is asked over the
+    *read* turns entries into a predicate and raises ConfigurationError for a bad one. *authority* is the CA file of
+    outgoing calls, for a URLList that has none of its own. Nothing is asked over the
     network here; `OpenList.start` does that. Raises ConfigurationError for a list that cannot work: a file that cannot
     be used, a URL that is not https, an interval out of range, a missing httpx2, a function that is not async.
     """
@@ -85,14 +88,16 @@ def open_list(
         except OutboundRefused as error:
             raise ConfigurationError(key, shown_url(written.url), f"an https URL ({error.why})") from None
         entries = Entries(key, destination.shown, read=read, limits=limits, log=log)
-        return _polled(written, entries, limits, clock)
+        return _polled(written, entries, limits, clock, authority if written.ca is None else written.ca)
     if callable(written):
         function = cast("Callable[[str], Awaitable[bool]]", written)
         return FunctionList(key, function, limits=limits, clock=clock)
     raise ConfigurationError(key, type(written).__name__, "a list, a FileList, a URLList or an async function")
 
 
-def _polled(written: URLList, entries: Entries[Candidate], limits: Limits, clock: Clock) -> PolledList[Candidate]:
+def _polled(
+    written: URLList, entries: Entries[Candidate], limits: Limits, clock: Clock, authority: str | Path | None
+) -> PolledList[Candidate]:
     key = entries.key
     interval = limits.list_interval if written.interval is None else written.interval
     try:
@@ -100,7 +105,7 @@ def _polled(written: URLList, entries: Entries[Candidate], limits: Limits, clock
     except ConfigurationError as error:
         raise under(f"{key}: interval", error) from None
     try:
-        outbound = Outbound(limits, authority=None if written.ca is None else Path(written.ca), clock=clock)
+        outbound = Outbound(limits, authority=None if authority is None else Path(authority), clock=clock)
     except ConfigurationError as error:
         raise under(f"{key}: {'ca' if error.key == 'upstream_ca' else 'URLList'}", error) from None
     return PolledList(written.url, entries, interval=interval, outbound=outbound, limits=limits)
