@@ -21,6 +21,7 @@ import pytest
 from playwright.async_api import Page, async_playwright
 
 from tests.credentials import closed, echoes, echoes_until
+from tests.leaks import Kind, secret
 from tests.mounts.conftest import Mount, StartMount
 from tests.story.oidc_provider import PROGRAM, OIDCProvider, running
 from wsguard.demo.check.browsers import CheckedBrowser, Chromium, Firefox
@@ -67,6 +68,7 @@ window.ask = async (what, body) => {
 };
 window.open_ = async () => {
     const sold = await ask("ticket", { path: "/ws/chat" });
+    window.bought = [...(window.bought ?? []), sold];
     window.session = sold.session;
     window.socket = new WebSocket(sold.url, sold.protocols);
     window.ended = new Promise((resolve) => { socket.onclose = ({ code, reason }) => resolve([code, reason]); });
@@ -206,5 +208,8 @@ async def page_story(browser: CheckedBrowser, provider: OIDCProvider, mount: Mou
         token = await asyncio.to_thread(minted, provider)
         await page.evaluate("open_()")
         assert await page.evaluate("said('again')") == "again"
+        for sold in await page.evaluate("bought"):
+            secret(Kind.TICKET, sold["ticket"])
+            secret(Kind.HANDLE, sold["session"])
     told: list[Any] = [line["subject"] for line in mount.events("session.opened")]
     assert told == ["machine", "machine"]

@@ -95,6 +95,7 @@ OPEN = """async ([path, token, offer]) => {
     const headers = { "Content-Type": "application/json", Authorization: `Bearer ${token}` };
     const answer = await fetch("/.wsguard/ticket", { method: "POST", headers, body: JSON.stringify({ path }) });
     const { url, ticket } = await answer.json();
+    window.bought = [...(window.bought ?? []), ticket];
     return new Promise((resolve) => {
         const socket = new WebSocket(url, offer.map((entry) => entry === "TICKET" ? ticket : entry));
         socket.onmessage = ({ data }) => { resolve([socket.protocol, JSON.parse(data)]); socket.close(); };
@@ -223,3 +224,5 @@ async def seen(browser: CheckedBrowser, cases: list[Case], data_home: Path, port
         for case in cases:
             found = await tab.evaluate(OPEN, [case.path, token(shared_secret), case.offer])
             assert found == case.seen, case
+        for ticket in await tab.evaluate("bought"):
+            secret(Kind.TICKET, ticket)
