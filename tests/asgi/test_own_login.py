@@ -116,6 +116,25 @@ def test_the_app_sells_what_the_endpoint_sells() -> None:
     run(scenario)
 
 
+def test_who_logs_in_anew_after_a_revocation_is_let_in() -> None:
+    """An identity without `issued_at` is issued when it is sold for, not before every revocation there will ever be."""
+
+    async def scenario() -> None:
+        world = World()
+        plain = Identity("alice", "app", "password", frozenset({"chat"}))
+        sold = await world.issue(plain)
+        assert sold.status == 200
+        world.now += 2
+        await world.guard.revoke(subject="alice")
+        assert (await world.shake(sold.json()["protocols"]))[0] == "websocket.http.response.start 401"
+        world.now += 2
+        again = await world.issue(plain)
+        assert again.status == 200
+        assert (await world.shake(again.json()["protocols"]))[0] == "websocket.accept"
+
+    run(scenario)
+
+
 def test_what_the_endpoint_would_refuse_the_app_cannot_sell() -> None:
     """Origin, Host, route, what the route requires, a revocation, the end of the login."""
 

@@ -278,6 +278,35 @@ def test_a_ticket_that_is_bound_to_no_address_is_not_sold() -> None:
     run(scenario)
 
 
+@pytest.mark.parametrize(
+    ("fields", "secure", "expected"),
+    [
+        ({}, True, (200, None)),
+        ({}, False, (403, "transport.insecure")),
+        ({"Host": "evil.test"}, True, (421, "host.not_allowed")),
+    ],
+)
+def test_a_route_whose_pages_are_plain_has_no_plain_endpoints(
+    fields: dict[str, str], secure: bool, expected: tuple[int, str | None]
+) -> None:
+    """Health probes ask by address and without TLS; tokens and tickets travel as ever (``http = "plain"``)."""
+
+    async def scenario() -> None:
+        world = world_of({"/plain/*": policy("ticket", "key", http="plain")}, sold_for=["key"])
+        for method, target, body in (
+            ("POST", "/.wsguard/ticket", b'{"path": "/plain/x"}'),
+            ("GET", "/.wsguard/session?path=/plain/x", b""),
+        ):
+            sent = {"Content-Type": "application/json", "X-Key": "alice", **fields}
+            subject = page(sent, method=method, target=target.encode(), secure=secure)
+            endpoint = world.guard.endpoint_of(subject)
+            assert endpoint is not None
+            request = EndpointRequest(subject, world.guard.client_of(subject), body)
+            assert refusal_of(await world.guard.answer(endpoint, request)) == expected, target
+
+    run(scenario)
+
+
 @pytest.mark.parametrize("path", ["/.wsguard/ticket/", "/.wsguard/%74icket", "/.wsguard", "/.wsguard/tickets"])
 def test_one_spelling(path: str) -> None:
     """Nothing answers at another spelling, and no handshake does at ours: 404 `route.reserved`, never the app."""

@@ -386,6 +386,22 @@ def test_a_header_credential_takes_the_place_of_an_origin(origin: str | None) ->
     assert code(malformed) == "origin.malformed"
 
 
+@pytest.mark.parametrize("cookie", ["1", "bad"])
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["cookie first", "header first"])
+def test_a_cookie_does_not_stand_in_the_way_of_a_header_credential(order: tuple[int, int], cookie: str) -> None:
+    """Where it cannot decide it is not even looked at, wherever its name stands in ``auth``."""
+    login = Header({b"1": ALICE, b"bad": Refusal(reasons.CREDENTIAL_INVALID)}, name="cookie", carriage="ambient")
+    both = [login, InHeader({b"1": ALICE})]
+    kinds = [both[number] for number in order]
+    fields: dict[str, str | None] = {"Origin": None, "X-Key": "1", "X-Cookie": cookie}
+    decision = decide(handshake(fields), kinds, origin_required="unless-header-credential")
+    assert isinstance(decision, Accept), decision
+    assert decision.drop_cookies
+    foreign = {"Origin": "https://evil.test", "X-Key": "1", "X-Cookie": cookie}
+    assert isinstance(decide(page(foreign), kinds), Accept)
+    assert login.asked == 0
+
+
 def test_a_listed_origin_keeps_its_cookies_beside_a_header_credential() -> None:
     """Only an unlisted page's cookies are dropped."""
     key = InHeader({b"1": ALICE})

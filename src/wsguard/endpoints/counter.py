@@ -47,6 +47,9 @@ class JudgedPage(Protocol):
 async def issue(desk: Desk, page: JudgedPage, identity: Identity, path: str) -> EndpointResponse:
     """Sell *identity*, whom the app vouches for, a ticket for *path*, for the page that asks."""
     handshake, now = page.handshake, desk.wall_clock()
+    if identity.issued_at is None:
+        # Issued now: what nobody knows the age of would be older than any revocation, after the next login too.
+        identity = replace(identity, issued_at=now)
     if "?" in path:
         return refused(Refusal(reasons.TICKET_BODY))
     place = await judge_place(handshake, path, desk.table, limits=desk.limits, client=page.client, now=now)

@@ -32,6 +32,8 @@ async def authenticate(
 ) -> Identity | Refusal:
     """Return the Identity that counts, or the Refusal of what was found, or of nothing."""
     for authenticator in authenticators:
+        if context.unless_explicit is not None and authenticator.carriage == "ambient":
+            continue  # it cannot decide here, and must not stand in the way of what can
         try:
             answer = cast("object", await authenticator.authenticate(handshake, context))
         except Exception as error:  # noqa: BLE001 - fail closed: whatever an authenticator raises refuses

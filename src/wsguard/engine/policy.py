@@ -243,6 +243,7 @@ class Context:
     recheck: Recheck | None = None
     in_header: bool = False
     field_name: bytes | None = None
+    is_endpoint: bool = False
 
     policy: Policy = field(init=False)
 
@@ -267,8 +268,12 @@ class Context:
 
     @property
     def excused(self) -> bool:
-        """Tell whether the route's pages are served without TLS and for any Host (``http = "plain"``)."""
-        return self.route is not None and self.route.policy.page_rule == "plain"
+        """
+        Tell whether the route's pages are served without TLS and for any Host (``http = "plain"``).
+
+        What is asked about the route at an endpoint of ours is no page of it: it carries credentials.
+        """
+        return not self.is_endpoint and self.route is not None and self.route.policy.page_rule == "plain"
 
 
 async def decide(
@@ -411,7 +416,8 @@ async def judge_place(
         route, is_clear = table.find(target), is_unambiguous(target, table)
     else:
         route, is_clear = path, True
-    context = Context(table, limits, table.routes[0].policy, route, client, is_handshake=False, now=now)
+    default = table.routes[0].policy
+    context = Context(table, limits, default, route, client, is_handshake=False, now=now, is_endpoint=True)
     refused = await _ask_lists(handshake, context, always=True) if context.policy.keeps_lists else None
     if refused is not None:
         return Refusal(refused.reason, refused.detail)
