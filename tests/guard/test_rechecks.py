@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import pytest
 
-from tests.engine.make import handshake
-from wsguard import ConfigurationError, Guard, Identity, Limits, Policy, SessionLookup
+from tests.engine.make import handshake, page
+from wsguard import ConfigurationError, Guard, Identity, Limits, Policy, SessionLookup, Ticket
+from wsguard.endpoints.messages import EndpointRequest
 from wsguard.engine.sessions import Session
 from wsguard.guard import Admission
 from wsguard.vocabulary.decision import Refuse
@@ -30,7 +32,7 @@ class App:
         self.now = NOW
         self.logins: dict[str, Any] = {"c1": Identity("alice", "app", "session_lookup", frozenset({"chat"}))}
         self.asked: list[Mapping[str, str]] = []
-        self.answered = asyncio.Event()
+        self.answered, self.begun = asyncio.Event(), asyncio.Event()
         self.gate: asyncio.Event | None = None
         self.at_once = self.most_at_once = 0
         self.closed: list[tuple[int, str, str]] = []
@@ -46,6 +48,7 @@ class App:
 
     async def look_up(self, cookies: Mapping[str, str]) -> Identity | None:
         self.asked.append(cookies)
+        self.begun.set()
         self.at_once += 1
         self.most_at_once = max(self.at_once, self.most_at_once)
         try:
@@ -207,6 +210,62 @@ def test_a_later_end_lengthens_and_an_earlier_one_shortens_its_life() -> None:
         assert session.expires_at == NOW + 7200
         app.logins["c1"] = Identity("alice", "app", "session_lookup", expires_at=NOW - 1)
         assert (await app.end())[0][::2] == (3000, "credential.expired")
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("meanwhile", [False, True], ids=["between two looks", "during one"])
+def test_the_cookie_that_renews_a_socket_is_the_one_that_is_asked_about(meanwhile: bool) -> None:
+    """The former one ends, or is rotated away: its word no longer counts, not even one that was on its way."""
+
+    async def scenario() -> None:
+        app = App()
+        app.logins["c1"] = Identity("alice", "app", "session_lookup", sid="1", expires_at=NOW + 6)
+        app.logins["c2"] = Identity("alice", "app", "session_lookup", sid="2", expires_at=NOW + 3600)
+        guard = app.guard = Guard(
+            Policy(origins=[APP], hosts=["app.test"], auth=["ticket"]),
+            authenticators=[SessionLookup(app.look_up, cookies=["login"], recheck=60)],
+            ticket=Ticket(sold_for=["session_lookup"]),
+            wall_clock=lambda: app.now,
+        )
+
+        async def ask(path: str, cookie: str, body: dict[str, str]) -> dict[str, Any]:
+            fields = {"Origin": APP, "X-WSGuard": "1", "Cookie": cookie, "Content-Type": "application/json"}
+            subject = page(fields, method="POST", target=path.encode())
+            endpoint = guard.endpoint_of(subject)
+            assert endpoint is not None
+            request = EndpointRequest(subject, guard.client_of(subject), json.dumps(body).encode())
+            answer = await guard.answer(endpoint, request)
+            assert answer.status == 200, answer.refusal
+            return answer.json()
+
+        sold = await ask("/.wsguard/ticket", "login=c1", {"path": "/ws"})
+        subject = handshake({"Cookie": "login=c1", "Sec-WebSocket-Protocol": ", ".join(sold["protocols"])})
+        decision = await guard.decide(subject, guard.client_of(subject))
+        assert not isinstance(decision, Refuse), decision
+        admission = await guard.admit(subject, decision, None)
+        assert isinstance(admission, Admission)
+        session = Session(**admission.facts)
+        object.__setattr__(session.recheck, "interval", INTERVAL)
+        assert guard.live.register(session)
+        session.bind(lambda code, reason: app.closed.append((code, reason, session.cause)))
+        gate = asyncio.Event()
+        if meanwhile:
+            app.gate = gate
+            app.begun.clear()
+            async with asyncio.timeout(DEADLINE):
+                await app.begun.wait()
+            app.gate = None
+        renewed = await ask("/.wsguard/renew", "login=c2", {"session": sold["session"]})
+        assert renewed["session_expires_at"] == NOW + 3600
+        assert session.recheck is not None
+        object.__setattr__(session.recheck, "interval", INTERVAL)
+        app.logins["c1"] = None
+        gate.set()
+        await app.rechecked(2)
+        assert app.asked[-1] == {"login": "c2"}
+        assert app.closed == []
+        assert session.expires_at == NOW + 3600
 
     run(scenario)
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from wsguard.endpoints.desk import Customer, Desk
     from wsguard.endpoints.messages import EndpointRequest, EndpointResponse
     from wsguard.engine.sessions import Session
+    from wsguard.vocabulary.identity import Identity
 
 RENEWALS_A_MINUTE = 10
 _UNKNOWN = Refusal(reasons.SESSION_UNKNOWN)
@@ -61,9 +62,16 @@ def _renewed(desk: Desk, session: Session, customer: Customer) -> EndpointRespon
         # The claims of today no longer open this route: the socket that yesterday's opened ends.
         session.close(close_codes.POLICY, close_codes.TEXTS[close_codes.POLICY], cause=lacking.reason.code)
         return refused(lacking, fresh)
-    ends_later = held.expires_at is not None and (fresh.expires_at is None or fresh.expires_at > held.expires_at)
-    if ends_later:
+    if customer.context.recheck is not None and not _ends_before(fresh, held):
+        # From now on it is this cookie that is asked about: the former would set its own end again, or is rotated away.
+        session.renew(fresh)
+        session.recheck = customer.context.recheck
+    elif _ends_before(held, fresh):
         session.renew(fresh)
     kept = session.identity or fresh
     times = session_times(kept, desk.wall_clock())
     return answered(times, event="session.renewed", values={"session": session.public_id, **named(kept)})
+
+
+def _ends_before(one: Identity, other: Identity) -> bool:
+    return one.expires_at is not None and (other.expires_at is None or one.expires_at < other.expires_at)

@@ -28,7 +28,8 @@ class Session(msgspec.Struct, eq=False):
     One accepted, live connection. *public_id* may stand in a log; *opened_at* is in the clock's seconds.
 
     *handle* is the digest of its renewal handle, which is a secret (RULES §8); None where it has none. *recheck* is how
-    the cookie that opened it is judged again. *close_codes* are what its route sends in place of codes of ours.
+    the cookie that opened it, or renewed it last, is judged again. *close_codes* are what its route sends in place of
+    codes of ours.
     """
 
     public_id: str

@@ -210,6 +210,8 @@ class LiveSockets:
             answer = await recheck.again(self._wall_clock())
         except Exception as error:  # noqa: BLE001 - nobody could say: below it is told, and borne for a while
             answer = Refusal(reasons.CREDENTIAL_UNAVAILABLE, type(error).__name__)
+        if session.recheck is not recheck:
+            return  # renewed by another cookie meanwhile: this one has no say any more
         if isinstance(answer, Refusal) and answer.reason.status >= 500:  # noqa: PLR2004 - nobody could say
             self._bear(watched, recheck.interval, answer)
         elif isinstance(answer, Refusal):
