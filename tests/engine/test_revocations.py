@@ -8,6 +8,7 @@ import pytest
 
 from wsguard import Identity
 from wsguard.engine.revocations import Revocation, Revocations, RevocationSyntaxError
+from wsguard.vocabulary.errors import StoreFull
 
 NOW = 1_800_000_000.0
 
@@ -104,6 +105,30 @@ def test_the_wider_time_is_kept() -> None:
     both = Revocations([early, narrow])
     assert not both.revokes(who())
     assert both.revokes(who(issuer="https://other.test"))
+
+
+def test_what_nobody_needs_makes_room() -> None:
+    """A revocation counts as long as the longest credential lives; until then a full list takes no other."""
+    revocations = Revocations(most=2, age=60)
+    for subject, at in (("alice", NOW), ("bob", NOW + 30)):
+        revocations.add(Revocation.read({"subject": subject}, at), at)
+    carol = Revocation.read({"subject": "carol"}, NOW + 59)
+    with pytest.raises(StoreFull, match=r"limits\.revocations"):
+        revocations.add(carol, NOW + 59)
+    assert revocations.revokes(who())
+    revocations.add(carol, NOW + 60)
+    assert not revocations.revokes(who())
+    assert revocations.revokes(who(subject="bob"))
+    assert revocations.revokes(who(subject="carol"))
+
+
+def test_what_the_common_store_has_taken_is_remembered_by_all() -> None:
+    """Two processes may fill it in one moment: neither may be left with a record that it can never read past."""
+    revocations = Revocations(most=1)
+    for subject in ("bob", "alice"):
+        revocations.add(Revocation.read({"subject": subject}, NOW), NOW, heard=True)
+    assert revocations.revokes(who())
+    assert revocations.revokes(who(subject="bob"))
 
 
 @pytest.mark.parametrize(

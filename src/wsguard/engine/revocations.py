@@ -7,6 +7,7 @@ meant. They are looked up by the most telling name, so that thousands of them co
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -89,20 +90,34 @@ class Revocation:
 
 
 class Revocations:
-    """All revocations of a guard, found by name, at most *most* of them."""
+    """
+    All revocations of a guard, found by name, at most *most* of them.
 
-    def __init__(self, found: Iterable[Revocation] = (), *, most: int = DEFAULTS.revocations) -> None:
+    One is needed for *age* seconds: by then whatever was issued before it has ended.
+    """
+
+    def __init__(
+        self,
+        found: Iterable[Revocation] = (),
+        *,
+        most: int = DEFAULTS.revocations,
+        age: float = DEFAULTS.revocation_age,
+    ) -> None:
         self._most = most
+        self._age = age
         self._count = 0
+        self._earliest = math.inf
         self._by_name: dict[tuple[str, str], list[Revocation]] = {}
         for revocation in found:
             self.add(revocation)
 
-    def add(self, revocation: Revocation) -> None:
+    def add(self, revocation: Revocation, now: float = 0.0, *, heard: bool = False) -> None:
         """
         Remember *revocation*; one that means no more than another of the same names is not kept beside it.
 
-        Raises StoreFull where there is room for no more: an old one is never forgotten to make some, it would let in.
+        Where there is room for no more, those that nobody needs at *now* (Unix seconds) are forgotten. Raises StoreFull
+        where that makes none: one that is needed is never forgotten, it would let in. What was *heard* from the common
+        store has its room there, and is always remembered: else nobody could be let in any more.
         """
         name = next(name for name in _NAMES if getattr(revocation, name) is not None)
         key = (name, getattr(revocation, name))
@@ -111,9 +126,26 @@ class Revocations:
         if any(other.issued_before >= revocation.issued_before for other in same):
             return
         if not same and self._count >= self._most:
+            self._forget(now)
+            beside = self._by_name.get(key, [])
+        if not same and self._count >= self._most and not heard:
             raise StoreFull(f"{self._count} revocations are remembered, and limits.revocations allows no more")
         self._by_name[key] = [*(other for other in beside if other not in same), revocation]
         self._count += 1 - len(same)
+        self._earliest = min(self._earliest, revocation.issued_before)
+
+    def _forget(self, now: float) -> None:
+        begin = now - self._age
+        if self._earliest > begin:
+            return
+        left: dict[tuple[str, str], list[Revocation]] = {}
+        for key, revocations in self._by_name.items():
+            needed = [one for one in revocations if one.issued_before > begin]
+            if needed:
+                left[key] = needed
+        self._by_name = left
+        self._count = sum(map(len, left.values()))
+        self._earliest = min((one.issued_before for some in left.values() for one in some), default=math.inf)
 
     def revokes(self, identity: Identity) -> bool:
         """Tell whether *identity* is revoked."""

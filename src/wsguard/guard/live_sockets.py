@@ -63,7 +63,7 @@ class LiveSockets:
         policy_of: Callable[[str], Policy | None],
     ) -> None:
         self.sessions = SessionRegistry()
-        self.revocations = Revocations(most=limits.revocations)
+        self.revocations = Revocations(most=limits.revocations, age=limits.revocation_age)
         self.deadlines = Deadlines(self.sessions, wall_clock, _expired)
         self.rechecks = Rechecks(self.sessions, clock, self._judge_again, limits.rechecks)
         self.elsewhere: Elsewhere | None = None
@@ -168,9 +168,10 @@ class LiveSockets:
 
         Raises RevocationSyntaxError and StoreError likewise.
         """
-        revocation = Revocation.read(members, self._wall_clock())
+        now = self._wall_clock()
+        revocation = Revocation.read(members, now)
         try:
-            self.revocations.add(revocation)
+            self.revocations.add(revocation, now)
             if self._news is not None:
                 await self._news.tell_revocation(revocation)
         finally:
@@ -189,7 +190,7 @@ class LiveSockets:
 
     def hear_revocation(self, revocation: Revocation) -> int:
         """Heed what somebody else has revoked; return how many sockets were closed here."""
-        self.revocations.add(revocation)
+        self.revocations.add(revocation, self._wall_clock(), heard=True)
         return self._close_revoked(revocation)
 
     def _close_revoked(self, revocation: Revocation) -> int:
