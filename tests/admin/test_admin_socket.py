@@ -249,6 +249,11 @@ def test_an_app_in_any_language_sells_tickets(tmp_path: Path) -> None:
             {"subject": 7},
             {"expires_at": world.now - 1},
             {"sold_by": "me"},
+            {"origin": None},  # not a ticket without an Origin: a member that somebody forgot to fill
+            {"sid": None},
+            {"sid": ""},
+            {"scopes": [""]},
+            {"expires_at": 1_900_000_000_000},
         ):
             with pytest.raises(AdminError):
                 await ask("POST", "/tickets", {**order, **wrong})
@@ -268,6 +273,7 @@ def test_an_app_in_any_language_sells_tickets(tmp_path: Path) -> None:
         (b"POST /revocations HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\n\r\nnot json", b"400"),
         (b"POST /revocations HTTP/1.1\r\nHost: x\r\nContent-Length: 70000\r\n\r\n", b"413"),
         (b"POST /revocations HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"413"),
+        (b'POST /tickets HTTP/1.1\r\nHost: x\r\nContent-Length: 15\r\n\r\n{"origin":null}', b"400"),
         (b"nonsense\r\n\r\n", b"400"),
         (b"GET /sessions HTTP/1.1\r\n", b""),
         (b"POST /revocations HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{}", b""),
@@ -280,6 +286,7 @@ def test_what_is_no_request(tmp_path: Path, sent: bytes, status: bytes) -> None:
     async def scenario(world: World, ask: Any) -> None:
         answer = await raw(tmp_path / "run" / "admin.sock", sent)
         assert answer[9:12] == status, answer
+        assert (b"\r\nAllow: " in answer) is (status == b"405")
         assert await ask("GET", "/sessions") == {"sessions": []}
 
     run(tmp_path, scenario)

@@ -113,7 +113,7 @@ def test_every_algorithm_that_can_be_listed_verifies(opened: Callable[..., Verif
         ({"exp": NOW + 0.5}, {}, {"expires_at": NOW + 0.5}),
         ({"aud": ["https://other.test", AUDIENCE]}, {}, {}),
         ({"aud": "two"}, {"audience": ("one", "two")}, {}),
-        ({"nbf": NOW + 60, "iat": NOW + 60}, {}, {"issued_at": NOW + 60}),
+        ({"nbf": NOW + 60, "iat": NOW + 60}, {}, {"issued_at": NOW}),
         ({"sub": "ålice 用户"}, {}, {"subject": "ålice 用户"}),
     ],
 )

@@ -239,6 +239,9 @@ def test_no_has_the_challenge_of_a_401(app: Server) -> None:
         {**ALICE, "until": "tomorrow"},
         {**ALICE, "until": "2030-01-01T00:00:00"},
         {**ALICE, "until": True},
+        {**ALICE, "until": 1_795_974_686_192},  # milliseconds
+        {**ALICE, "until": 1e300},
+        {**ALICE, "until": -1},
         {**ALICE, "may": 7},
         {**ALICE, "may": ["chat", 7]},
         {**ALICE, "login": {}},
@@ -284,11 +287,22 @@ def test_an_app_that_is_down_refuses_and_is_back_at_once(app: Server) -> None:
 
 
 def test_a_slow_app_and_a_large_answer_are_bounded(app: Server) -> None:
+    """And the log says which it was: slow, large, compressed or down."""
+
+    def why(world: World) -> str:
+        decision = run(world.decide())
+        assert isinstance(decision, Refuse)
+        assert (decision.status, decision.reason.code) == (503, "credential.unavailable")
+        assert decision.detail.startswith("ask: 127.0.0.1: ")
+        return decision.detail
+
     app.says(told(ALICE, wait=30))
-    assert run(World(url_of(app), timeout=0.2).refusal()) == (503, "credential.unavailable")
+    assert "0.2 s" in why(World(url_of(app), timeout=0.2))
     app.says(Answer(parts=(b" " * 5000,)))
-    limits = Limits(app_answer=1024)
-    assert run(World(url_of(app), limits=limits).refusal()) == (503, "credential.unavailable")
+    assert "1024" in why(World(url_of(app), limits=Limits(app_answer=1024)))
+    app.says(Answer(parts=(b"\x1f\x8b",), headers={"Content-Encoding": "gzip"}))
+    assert "compressed" in why(World(url_of(app)))
+    why(World("http://127.0.0.1:1/api/me"))
 
 
 # --- how often it is asked --------------------------------------------------------------------------------------------

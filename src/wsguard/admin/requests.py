@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 import msgspec
+from msgspec import UNSET, Meta, UnsetType
 
 from wsguard.engine.revocations import RevocationSyntaxError
 from wsguard.vocabulary.errors import StoreError
-from wsguard.vocabulary.identity import Identity
+from wsguard.vocabulary.identity import LATEST_TIME, Identity
 
 if TYPE_CHECKING:
     from wsguard.endpoints.messages import EndpointResponse
@@ -37,28 +38,33 @@ class AdminRequest:
 
 @dataclass(frozen=True, slots=True)
 class AdminAnswer:
-    """What is answered: a status and JSON."""
+    """What is answered: a status, JSON, and more *fields*."""
 
     status: int
     body: bytes
+    fields: tuple[tuple[str, str], ...] = ()
+
+
+_Text = Annotated[str, Meta(min_length=1)]
 
 
 class TicketOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
     What ``POST /tickets`` takes: whom the app vouches for, and the page that will open the socket.
 
-    *expires_at* is in Unix seconds; without *origin* the ticket opens only a handshake without one.
+    *expires_at* is in Unix seconds; without *origin* the ticket opens only a handshake without one. A member that is
+    left out is not null: who sends that has forgotten something.
     """
 
-    subject: str
-    path: str
-    host: str
-    issuer: str = APP_ISSUER
-    sid: str | None = None
-    origin: str | None = None
-    expires_at: float | None = None
-    scopes: list[str] = []
-    groups: list[str] = []
+    subject: _Text
+    path: _Text
+    host: _Text
+    issuer: _Text = APP_ISSUER
+    sid: _Text | UnsetType = UNSET
+    origin: _Text | UnsetType = UNSET
+    expires_at: Annotated[float, Meta(ge=0, le=LATEST_TIME)] | UnsetType = UNSET
+    scopes: list[_Text] = []
+    groups: list[_Text] = []
 
     def identity(self, now: float) -> Identity:
         """Return whom the ticket is for; *now* is Unix seconds."""
@@ -68,8 +74,8 @@ class TicketOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             "app",
             scopes=frozenset(self.scopes),
             groups=frozenset(self.groups),
-            sid=self.sid,
-            expires_at=self.expires_at,
+            sid=None if self.sid is UNSET else self.sid,
+            expires_at=None if self.expires_at is UNSET else self.expires_at,
             issued_at=now,
         )
 
@@ -131,7 +137,7 @@ async def answer_admin(guard: Administered, request: AdminRequest) -> AdminAnswe
         return _error(404, f"one of {', '.join(_COMMANDS)}")
     method, command = known
     if request.method != method:
-        return _error(405, f"{method} {request.path}")
+        return _error(405, f"{method} {request.path}", (("Allow", method),))
     try:
         return await command(guard, request)
     except (msgspec.DecodeError, msgspec.ValidationError, RevocationSyntaxError) as error:
@@ -208,8 +214,6 @@ async def _close_for(guard: Administered, uid: int, session: str) -> AdminAnswer
 
 async def _sell(guard: Administered, request: AdminRequest) -> AdminAnswer:
     order = msgspec.json.decode(request.body, type=TicketOrder)
-    if not order.subject or not order.issuer:
-        return _error(400, "subject and issuer are texts that are not empty")
     response = await guard.sell_for_app(order)
     return AdminAnswer(response.status, response.body)
 
@@ -231,5 +235,6 @@ def _json(status: int, members: dict[str, Any]) -> AdminAnswer:
     return AdminAnswer(status, msgspec.json.encode(members))
 
 
-def _error(status: int, why: str) -> AdminAnswer:
-    return _json(status, {"status": status, "error": HTTPStatus(status).phrase, "why": why})
+def _error(status: int, why: str, fields: tuple[tuple[str, str], ...] = ()) -> AdminAnswer:
+    answer = _json(status, {"status": status, "error": HTTPStatus(status).phrase, "why": why})
+    return AdminAnswer(answer.status, answer.body, fields)

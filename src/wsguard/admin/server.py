@@ -103,6 +103,7 @@ class AdminServer:
             async with asyncio.timeout(_SECONDS):
                 answer = await self._answered(connection)
                 head = f"HTTP/1.1 {answer.status} \r\nContent-Type: application/json\r\nConnection: close\r\n"
+                head += "".join(f"{name}: {value}\r\n" for name, value in answer.fields)
                 whole = f"{head}Content-Length: {len(answer.body)}\r\n\r\n".encode() + answer.body
                 await asyncio.get_running_loop().sock_sendall(connection, whole)
 

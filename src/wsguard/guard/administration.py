@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from msgspec import UNSET
+
 from wsguard.endpoints.counter import issue
 from wsguard.endpoints.messages import EndpointRequest, refused
 from wsguard.endpoints.ticket import named
@@ -96,7 +98,7 @@ class Administration:
         desk = self._guard.counter()
         if desk is None:
             return refused(Refusal(reasons.TICKET_ROUTE, order.path))
-        fields = [(b"Host", order.host)] + ([] if order.origin is None else [(b"Origin", order.origin)])
+        fields = [(b"Host", order.host)] + ([] if order.origin is UNSET else [(b"Origin", order.origin)])
         raw = [(name, value.encode("utf-8", "replace")) for name, value in fields]
         client = Client(Peer(None), secure=True)
         handshake = Handshake("page", "POST", b"/.wsguard/ticket", Fields(raw), "1.1", Peer(None), secure=True)

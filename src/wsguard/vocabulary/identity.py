@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+LATEST_TIME = 253_402_300_799
+"""Unix seconds of the end of the year 9999: a later date is a mistake (milliseconds), or meant to break a clock."""
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:

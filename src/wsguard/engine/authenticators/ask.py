@@ -18,8 +18,8 @@ from wsguard.engine.cookies import CookieNames, RepeatedCookie
 from wsguard.engine.forwarding import asked_fields
 from wsguard.vocabulary import reasons
 from wsguard.vocabulary.decision import Refusal
-from wsguard.vocabulary.errors import ConfigurationError
-from wsguard.vocabulary.identity import Identity
+from wsguard.vocabulary.errors import ConfigurationError, OutboundError
+from wsguard.vocabulary.identity import LATEST_TIME, Identity
 from wsguard.vocabulary.secret import Secret
 
 if TYPE_CHECKING:
@@ -151,7 +151,10 @@ class AppQuestions:
 
     async def ask(self, question: Question, now: float, *, fresh: bool) -> Identity | Refusal:
         """Ask, and read the answer; *now* is Unix seconds."""
-        answer = await self._app.ask(question, fresh=fresh)
+        try:
+            answer = await self._app.ask(question, fresh=fresh)
+        except OutboundError as error:
+            return Refusal(reasons.CREDENTIAL_UNAVAILABLE, f"{question.method}: {error}")
         if answer.status in _NO or 300 <= answer.status < 400:  # noqa: PLR2004 - redirects: to a login, mostly
             return Refusal(reasons.CREDENTIAL_REFUSED, f"{question.method}: the app answered {answer.status}")
         if not 200 <= answer.status < 300:  # noqa: PLR2004 - a success (RFC 9110 §15.3)
@@ -285,6 +288,8 @@ def _time(value: Any) -> float | None:
     if value is None:
         return None
     if isinstance(value, int | float) and not isinstance(value, bool):
+        if not 0 <= value <= LATEST_TIME:
+            raise _MemberError("expires_at is no time before the year 10000 in Unix seconds (milliseconds?)")
         return float(value)
     if isinstance(value, str):
         try:

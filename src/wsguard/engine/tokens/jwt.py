@@ -15,7 +15,7 @@ from wsguard.engine.tokens.jwk import ASYMMETRIC, SYMMETRIC
 from wsguard.vocabulary import reasons
 from wsguard.vocabulary.decision import Refusal
 from wsguard.vocabulary.errors import ConfigurationError, ConfigurationErrors, nearest_name
-from wsguard.vocabulary.identity import Identity
+from wsguard.vocabulary.identity import LATEST_TIME, Identity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 SKEW = 60.0
 """Seconds that another clock may be ahead: for ``nbf`` and ``iat``, never for ``exp``."""
 
-_LATEST = 253_402_300_799  # the end of the year 9999: a later date is a mistake, or meant to break a clock
 _DEFAULT_ALGORITHMS = ("ES256", "EdDSA", "RS256", "PS256")
 _MAY_BE_MISSING = ("iss", "aud")
 # Signed by the same keys for another purpose: none of them is ever an access token (RFC 8725 §3.11).
@@ -161,7 +160,8 @@ def identify(token: UnverifiedToken, jwt: JWT, now: float) -> Identity | Refusal
         credential_id=cast("str | None", credential_id),
         sid=cast("str | None", sid),
         expires_at=float(claims["exp"]),
-        issued_at=float(claims["iat"]) if "iat" in claims else None,
+        # An issuer's clock may be ahead: what lives now was issued by now, or a revocation would pass it over.
+        issued_at=min(float(claims["iat"]), now) if "iat" in claims else None,
     )
 
 
@@ -199,7 +199,7 @@ def _wrong_times(claims: JSONObject, now: float) -> Refusal | None:
 
 def _is_date(value: Any) -> bool:
     """Tell a NumericDate (RFC 7519 §2): a number, which JSON's true is not."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _LATEST
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= LATEST_TIME
 
 
 def _names(claims: JSONObject, claim: str, separator: str | None = None) -> frozenset[str] | Refusal:
