@@ -132,6 +132,37 @@ def test_pages_of_a_mounted_app(client: Client) -> None:
 
 
 @pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/api/ws/room", 400),
+        ("/api/ws", 400),
+        ("/api/.wsguard/ticket", 404),
+        ("/api/open/ws", None),
+        ("/api/other", None),
+        ("/apiws/room", None),
+    ],
+)
+def test_a_path_that_is_an_earlier_routes_without_its_prefix_is_refused(path: str, status: int | None) -> None:
+    """uvicorn's ``--root-path`` is in every path: routes that do not write it would be passed over, down to the last."""
+
+    async def behave(scope: Any, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.close"})
+
+    scope = socket_scope(path=path, raw_path=path.encode(), root_path="/api")
+    server = FakeServer(scope, behave)
+    routes = {
+        "/ws/*": Policy(origins=["https://app.test"], auth=["ticket"]),
+        "/api/open/*": Policy(origins=["https://app.test"], anonymous=True),
+        "/*": Policy(origins=["https://app.test"], anonymous=True),
+    }
+    guard = Guard(routes=routes, ticket=Ticket(), public_url="https://app.test")
+    asyncio.run(server.run(WebSocketGuard(server.app, guard=guard)))
+    assert server.sent[0].get("status") == status
+    assert len(server.calls) == (status is None)
+
+
+@pytest.mark.parametrize(
     ("scope", "status"),
     [
         ({"path": "/prefix/ws", "raw_path": b"/prefix/ws", "root_path": "/prefix"}, None),

@@ -474,6 +474,8 @@ def test_options_of_uvicorn_stay_reachable(start: Start) -> None:
     answer = run.ask("GET / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 200")
     assert b"\r\nx-a: b\r\n" in answer.lower()
+    ours = run.ask("GET /.wsguard/ticket HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n")
+    assert ours.startswith(b"HTTP/1.1 404")
 
 
 @pytest.mark.parametrize("missing", ["uvicorn", "httptools", "cryptography", "websockets"])

@@ -168,7 +168,10 @@ def test_routes_match_whole_segments(path: str, request_path: bytes, matches: bo
     assert Route(path, POLICY).matches(request_path) is matches
 
 
-@pytest.mark.parametrize("path", ["ws", "", "/ws*", "/*/x", "/ws?x", "/ws/../x", "/%61", "/w s"])
+@pytest.mark.parametrize(
+    "path",
+    ["ws", "", "/ws*", "/*/x", "/ws?x", "/ws/../x", "/%61", "/w s", "/r/{id}", "/r/<int:id>", "/r/:id", "/:id/*"],
+)
 def test_a_route_that_could_never_match_is_an_error(path: str) -> None:
     """A route with a typing error must not silently protect nothing."""
     with pytest.raises(RouteSyntaxError):

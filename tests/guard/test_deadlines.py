@@ -80,3 +80,51 @@ def test_ended_sockets_are_forgotten() -> None:
         guard.stop()
 
     run(scenario)
+
+
+def test_what_lives_on_is_looked_after_again() -> None:
+    """Another app around the same guard has ended, or the loop of an earlier visitor: a socket still ends in time."""
+    world = World()
+
+    async def visit(name: str, expires_at: float) -> asyncio.Event:
+        ended = asyncio.Event()
+        session = session_until(expires_at, name)
+        session.bind(lambda code, reason: ended.set())
+        world.guard.live.register(session)
+        return ended
+
+    async def stopped() -> None:
+        ended = await visit("first", NOW + 0.05)
+        world.guard.stop()
+        assert timers_of(world.guard) == 0
+        world.guard.live.start()
+        assert timers_of(world.guard) == 1
+        world.now = NOW + 1
+        async with asyncio.timeout(20):
+            await ended.wait()
+        await visit("that loop's", NOW + 1.01)  # the earliest, with a timer that dies with its loop
+
+    async def later() -> None:
+        ended = await visit("second", NOW + 1.05)
+        world.now = NOW + 2
+        async with asyncio.timeout(20):
+            await ended.wait()
+        world.guard.stop()
+
+    asyncio.run(stopped())
+    asyncio.run(later())
+
+
+def test_a_guard_of_two_apps_runs_until_the_last_has_ended() -> None:
+    """One of them is reloaded, or tested on its own, beside the other."""
+
+    async def scenario() -> None:
+        guard = World().guard
+        async with guard.lifespan():
+            guard.live.register(session_until(NOW + 1000, "live"))
+            async with guard.lifespan():
+                pass
+            assert timers_of(guard) == 1
+        assert timers_of(guard) == 0
+
+    run(scenario)

@@ -47,6 +47,7 @@ def handshake_from(scope: Scope) -> Handshake:
         secure=_SECURE.get(str(scope.get("scheme"))),
         hidden=_TAKEN_BY_SERVERS if is_socket else frozenset(),
         reported=True,
+        prefix=_quoted(str(scope.get("root_path") or "").rstrip("/")),
     )
 
 
@@ -62,9 +63,13 @@ def _fields(scope: Scope, *, is_socket: bool) -> Fields:
 def _target(scope: Scope) -> bytes:
     raw_path = cast("bytes | None", scope.get("raw_path"))
     # Without raw_path the app has only the decoded path to go by, and so have we.
-    path = quote(str(scope["path"]), safe="/!$&'()*+,;=:@").encode("ascii") if raw_path is None else raw_path
+    path = _quoted(str(scope["path"])) if raw_path is None else raw_path
     query = cast("bytes", scope.get("query_string") or b"")
     return b"%b?%b" % (path.partition(b"?")[0], query) if query else path.partition(b"?")[0]
+
+
+def _quoted(path: str) -> bytes:
+    return quote(path, safe="/!$&'()*+,;=:@").encode("ascii") if path else b""
 
 
 def _peer(scope: Scope) -> Peer:

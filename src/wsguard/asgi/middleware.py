@@ -121,11 +121,8 @@ class WebSocketGuard:
         elif kind == "http":
             await self._serve_page(scope, receive, send)
         elif kind == "lifespan":
-            self.guard.start()
-            try:
+            async with self.guard.lifespan():
                 await self.app(scope, receive, send)
-            finally:
-                await self.guard.aclose()
         else:
             raise UnguardedScopeError(f"scope type {kind!r}: only websocket, http and lifespan can be judged")
 

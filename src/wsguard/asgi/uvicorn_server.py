@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from socket import socket
 
+    from wsguard.asgi.types import ASGIApp, Receive, Scope, Send
     from wsguard.vocabulary.bounds import Limits
 
 # Lines of "uvicorn.error" that hold a socket's query string, or report its own refusals as faults of the app.
@@ -202,6 +203,21 @@ def uvicorn_config(settings: ServerSettings, clock: Callable[[], float]) -> uvic
         "timeout_graceful_shutdown": math.ceil(limits.close_deadline + limits.close_handshake),
     }
     return uvicorn.Config(settings.app, **{**ours, **secure, **settings.options})
+
+
+def below(app: ASGIApp, root_path: str) -> ASGIApp:
+    """Return *app* as uvicorn's ``--root-path`` has it called: with *root_path* before each path."""
+    if not root_path:
+        return app
+
+    async def moved(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in {"http", "websocket"}:
+            raw_path = scope.get("raw_path") or b""
+            paths = {"path": root_path + scope["path"], "raw_path": root_path.encode("utf-8") + raw_path}
+            scope = {**scope, "root_path": root_path, **paths}
+        await app(scope, receive, send)
+
+    return moved
 
 
 def serve(settings: ServerSettings, clock: Callable[[], float], sockets: list[socket] | None = None) -> int:

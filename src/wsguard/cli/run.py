@@ -177,7 +177,7 @@ def _serve(
     worker: WorkerPlace | None = None,
 ) -> int:
     from wsguard.asgi import WebSocketGuard
-    from wsguard.asgi.uvicorn_server import ServerSettings, serve
+    from wsguard.asgi.uvicorn_server import ServerSettings, below, serve
     from wsguard.cli.workers import join
 
     sys.path.insert(0, options.pop("app_dir", "") or os.getcwd())  # noqa: PTH109 - sys.path holds texts
@@ -194,8 +194,11 @@ def _serve(
         guard.admin.bind()
     _tell_start(settings, by="wsguard run" if own is None else "the app's own")
     certificate = settings.certificate
+    if own is None:
+        # The guard judges what the client has sent: what uvicorn would put before it is put there behind the guard.
+        loaded = WebSocketGuard(below(loaded, options.pop("root_path", "")), guard=guard)
     served = ServerSettings(
-        app=WebSocketGuard(loaded, guard=guard) if own is None else loaded,
+        app=loaded,
         place=settings.place,
         limits=settings.guard.limits,
         certificate=None if certificate is None else certificate.certificate,

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 RESERVED = b"/.wsguard"
 _PERCENT = re.compile(rb"%([0-9A-Fa-f]{2})")
 _PATH = re.compile(r"/[\x21-\x7e]*", re.ASCII)
+# How frameworks write a part that varies: {id}, <int:id>, :id. None but the last may stand in a URI as it is.
+_TEMPLATE = re.compile(r"[{}<>]|(?<=/):")
 
 
 class RouteSyntaxError(ValueError):
@@ -27,6 +29,10 @@ def check_route_path(path: str) -> None:
     stem = path.removesuffix("/*") or "/"
     if not _PATH.fullmatch(path) or "*" in stem or "?" in stem or "#" in stem:
         raise RouteSyntaxError("a path that is exact (/login) or ends in /*, and holds no query")
+    template = _TEMPLATE.search(stem)
+    if template is not None:
+        expected = f"no template, which would match nothing but itself: {stem[: template.start()].rstrip('/')}/*"
+        raise RouteSyntaxError(expected)
     decoded = decoded_path(stem.encode("ascii"))
     if decoded != stem.encode("ascii"):
         raise RouteSyntaxError(f"it decoded and without dot-segments: {decoded.decode('latin-1')}")

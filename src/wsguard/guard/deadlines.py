@@ -28,6 +28,12 @@ class Deadlines:
         self._heap: list[tuple[float, int, Session]] = []
         self._numbers = count()
         self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def start(self) -> None:
+        """Look again at what was watched before `stop`, or by a loop that is closed. Cheap where somebody looks."""
+        if self._heap and self._nobody_looks():
+            self._arm()
 
     def watch(self, session: Session) -> None:
         """Look after *session* until it has ended. Called on the loop that its socket lives on."""
@@ -36,21 +42,26 @@ class Deadlines:
         if len(self._heap) > 2 * len(self._sessions) + _SPARE:
             self._forget_ended()
         heapq.heappush(self._heap, (session.expires_at, next(self._numbers), session))
-        if self._heap[0][2] is session:
+        if self._heap[0][2] is session or self._nobody_looks():
             self._arm()
 
     def stop(self) -> None:
-        """Look no more."""
-        if self._timer is not None:
+        """Look no more, until `start`."""
+        self._disarm()
+
+    def _nobody_looks(self) -> bool:
+        return self._timer is None or self._loop is None or self._loop.is_closed()
+
+    def _disarm(self) -> None:
+        if self._timer is not None and self._loop is not None and not self._loop.is_closed():
             self._timer.cancel()
-            self._timer = None
-        self._heap.clear()
+        self._timer = None
 
     def _arm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self._disarm()
         wait = min(max(0.0, self._heap[0][0] - self._wall_clock()), _LONGEST_WAIT)
-        self._timer = asyncio.get_running_loop().call_later(wait, self._look)
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(wait, self._look)
 
     def _look(self) -> None:
         self._timer = None

@@ -12,7 +12,8 @@ import dataclasses
 import secrets
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -154,6 +155,7 @@ class Guard:
         )
         self.sessions = self.live.sessions
         self._ticket = ticket
+        self._lifespans = 0
         world = World(
             limits,
             clock,
@@ -589,6 +591,18 @@ class Guard:
         self.live.stop()
         for running in self._assembly.background:
             running.stop()
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncGenerator[None]:
+        """Run in the background while an app lives; with several apps around, until the last of them has ended."""
+        self._lifespans += 1
+        self.start()
+        try:
+            yield
+        finally:
+            self._lifespans -= 1
+            if not self._lifespans:
+                await self.aclose()
 
     async def aclose(self) -> None:
         """End all that `stop` ends, and close the connections of outgoing calls on the running loop."""

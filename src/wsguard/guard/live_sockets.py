@@ -94,9 +94,11 @@ class LiveSockets:
         self.elsewhere = Elsewhere(neighbours)
 
     def start(self) -> None:
-        """Begin to hear of other processes. The timers begin with what they wait for."""
+        """Begin to hear of other processes. The timers begin with what they wait for, and go on with it."""
         if self._news is not None:
             self._news.start()
+        self.deadlines.start()
+        self.rechecks.start()
 
     def stop(self) -> None:
         """End what runs in the background."""

@@ -47,7 +47,13 @@ class Rechecks:
         self._heap: list[tuple[float, int, Watched]] = []
         self._numbers = count()
         self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._running: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        """Look again at what was watched before `stop`, or by a loop that is closed. Cheap where somebody looks."""
+        if self._heap and self._nobody_looks():
+            self._arm()
 
     def watch(self, session: Session) -> None:
         """Look after *session* until it has ended. Called on the loop that its socket lives on."""
@@ -58,28 +64,34 @@ class Rechecks:
             self._put(Watched(session, self._clock()), session.recheck.interval)
 
     def stop(self) -> None:
-        """Look no more."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self._heap.clear()
+        """Look no more, until `start`."""
+        self._disarm()
         for task in self._running:
             if not task.get_loop().is_closed():
                 task.cancel()
         self._running.clear()
 
+    def _nobody_looks(self) -> bool:
+        loop = self._loop
+        return loop is None or loop.is_closed() or (self._timer is None and len(self._running) < self._most)
+
+    def _disarm(self) -> None:
+        if self._timer is not None and self._loop is not None and not self._loop.is_closed():
+            self._timer.cancel()
+        self._timer = None
+
     def _put(self, watched: Watched, interval: float) -> None:
         heapq.heappush(self._heap, (self._clock() + interval, next(self._numbers), watched))
-        if self._heap[0][2] is watched:
+        if self._heap[0][2] is watched or self._nobody_looks():
             self._arm()
 
     def _arm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._disarm()
+        loop = self._loop = asyncio.get_running_loop()
+        self._running = {task for task in self._running if not task.get_loop().is_closed()}
         if self._heap and len(self._running) < self._most:
             wait = max(0.0, self._heap[0][0] - self._clock())
-            self._timer = asyncio.get_running_loop().call_later(wait, self._look)
+            self._timer = loop.call_later(wait, self._look)
 
     def _look(self) -> None:
         self._timer = None

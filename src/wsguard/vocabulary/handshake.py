@@ -84,7 +84,8 @@ class Handshake(msgspec.Struct, frozen=True):
     *target* and *fields* are raw bytes. *secure* is None where the mount cannot know the scheme: unknown is never
     taken for secure. *method* is None where the mount's protocol does not show it, and *hidden* names the fields (in
     lower case) that it may keep to itself: their absence means nothing. *reported* tells that peer and scheme come
-    from a server that may have taken them from header fields.
+    from a server that may have taken them from header fields. *prefix* is what stands before the app's own paths in
+    *target* (ASGI's root_path); a server may have put it there.
     """
 
     kind: Kind
@@ -97,6 +98,7 @@ class Handshake(msgspec.Struct, frozen=True):
     tls: TLSFacts | None = None
     hidden: frozenset[bytes] = frozenset()
     reported: bool = False
+    prefix: bytes = b""
 
     @property
     def is_handshake(self) -> bool:

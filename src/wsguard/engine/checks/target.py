@@ -34,6 +34,9 @@ class TargetCheck:
 
     def check(self, handshake: Handshake, context: Context) -> Verdict:
         """Refuse another form, a hidden separator in a handshake, and a path whose two readings differ in route."""
+        moved = _moved(handshake, context) if handshake.prefix else None
+        if moved is not None:
+            return moved
         if _PLAIN.fullmatch(handshake.target):
             return PASSED
         if not _ORIGIN_FORM.fullmatch(handshake.target):
@@ -47,6 +50,28 @@ class TargetCheck:
         if decoded != raw and context.table.find(decoded) is not context.route:
             return Refusal(reasons.TARGET_AMBIGUOUS)
         return PASSED
+
+
+def _moved(handshake: Handshake, context: Context) -> Refusal | None:
+    """
+    Refuse a path that, without what stands before it for the app, is wsguard's own or an earlier route's.
+
+    uvicorn's ``--root-path`` puts there what no client has sent: routes that were written without it would all be
+    passed over, down to one for everything that asks for less.
+    """
+    prefix, path = handshake.prefix, handshake.raw_path
+    if not path.startswith(prefix + b"/"):
+        return None
+    below = path[len(prefix) :]
+    if is_reserved(below) or is_reserved(decoded_path(below)):
+        return Refusal(reasons.ROUTE_RESERVED)
+    routes = context.table.routes
+    earlier = routes if context.route is None else routes[: routes.index(context.route)]
+    meant = next((route for route in earlier if route.matches(below)), None)
+    if meant is None:
+        return None
+    text = prefix.decode("ascii", "replace")
+    return Refusal(reasons.TARGET_AMBIGUOUS, f"{meant.path} below root_path {text}", setting=f"{text}{meant.path}")
 
 
 def is_unambiguous(path: bytes, table: RouteTable) -> bool:
