@@ -390,6 +390,65 @@ def test_a_client_that_is_just_leaving_does_not_break_the_end(start: Start, tmp_
     assert "Finished server process" in run.output()
 
 
+SLOW = """
+import asyncio
+from plain_app import app
+from wsguard import Guard, Identity, Policy
+from wsguard.asgi import WebSocketGuard
+
+class Slow:
+    name = "slow"
+    carriage = "explicit"
+
+    async def authenticate(self, handshake, context):
+        print("is asked", flush=True)
+        await asyncio.sleep(1)
+        return Identity("alice", "app", "slow")
+
+app = WebSocketGuard(app, guard=Guard(Policy(origins=["https://app.test"], auth=["slow"]), authenticators=[Slow()]))
+"""
+
+
+@pytest.mark.slow
+def test_a_handshake_that_is_still_judged_does_not_break_the_end(start: Start, tmp_path: Path) -> None:
+    """It is answered at once, and who is let in afterwards is served on no dead connection."""
+    (tmp_path / "slow_app.py").write_text(SLOW)
+    config = tmp_path / "wsguard.toml"
+    config.write_text('[limits]\nclose_deadline = "2s"\nclose_handshake = "2s"\n')
+    run = start("slow_app:app", "--config", str(config))
+    with run.connect() as judged:
+        judged.sendall(HANDSHAKE.format(target="/ws", host="app.test", origin="https://app.test", more="").encode())
+        run.wait_for("is asked")
+        begun = time.monotonic()
+        run.process.terminate()
+        assert status(judged.recv(65536)) == 500
+    assert run.process.wait(DEADLINE) == 0
+    assert time.monotonic() - begun < 3.5, "it ends with the judgement, not when it is given up"
+    assert "Traceback" not in run.output()
+
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "handlers": {"all": {"class": "logging.StreamHandler"}},
+    "root": {"level": "DEBUG", "handlers": ["all"]},
+    "loggers": {name: {"level": "DEBUG"} for name in ("uvicorn", "uvicorn.error", "uvicorn.asgi")},
+}
+
+
+def test_a_log_configuration_shows_no_secret_either(start: Start, tmp_path: Path) -> None:
+    """At DEBUG uvicorn writes whole requests, whoever asks for that."""
+    (tmp_path / "logging.json").write_text(json.dumps(LOGGING))
+    more = ["--origin", "https://app.test", "--", "--log-config", str(tmp_path / "logging.json")]
+    run = start("plain_app:app", *more)
+    answer = run.handshake(origin="https://app.test", target="/ws?token=s3cret", more="Cookie: sid=s3cret\r\n")
+    assert status(answer) == 101
+    run.wait_for("session.closed")
+    assert run.stop() == 0
+    assert "s3cret" not in run.output()
+    assert "Shutting down" in run.output()
+
+
 def test_connections_that_are_not_admitted_are_capped(start: Start, tmp_path: Path) -> None:
     """One address may hold so many open heads and no more (RULES §9)."""
     config = tmp_path / "wsguard.toml"

@@ -234,9 +234,14 @@ def serve(settings: ServerSettings, clock: Callable[[], float], sockets: list[so
 
 
 def keep_secrets_out_of_the_log() -> None:
-    """Take uvicorn's lines about each socket out: they hold its query string. The decision log has one instead."""
-    logging.getLogger("uvicorn.error").addFilter(_is_shown)
+    """
+    Take uvicorn's lines about each socket out: they hold its query string. The decision log has one instead.
+
+    Below INFO it writes whole requests, cookies and all, which a log configuration might ask for.
+    """
+    for name in ("uvicorn.error", "uvicorn.asgi"):
+        logging.getLogger(name).addFilter(_is_shown)
 
 
 def _is_shown(record: logging.LogRecord) -> bool:
-    return not str(record.msg).startswith(_HIDDEN_BEGINNINGS)
+    return record.levelno >= logging.INFO and not str(record.msg).startswith(_HIDDEN_BEGINNINGS)
