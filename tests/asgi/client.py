@@ -74,7 +74,7 @@ class Client:
         """Have this case's session closed from outside; return when `Session.close` was called."""
         public_id = self.wait_for("called")["session"]
         answer = self.control("POST", f"/control/{by}?public_id={public_id}&code={code}&reason={reason}")
-        assert answer["found"]
+        assert answer["found"], (answer, self.server.output()[-2000:])
         return float(answer["at"])
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.credentials import Place, bearer, closed, echoes_until
+from tests.credentials import CLOSE, Place, bearer, closed, echoes_until
+from tests.gateway.raw_client import frame
 from tests.mounts.conftest import StartMount
+from wsguard.admin.client import ask_admin
 
 pytestmark = pytest.mark.slow
 
@@ -44,5 +46,18 @@ def test_no_renewal_outlives_max_lifetime(start_mount: StartMount, tmp_path: Pat
     assert closed(raw) == (1001, "going away")
     assert 3 <= time.time() - begun < 5
     assert mount.wait_for("session.closed")["reason"] == "limits.lifetime"
+    # The client has not answered the Close, so its connection stands; its session has ended all the same.
     assert mount.visitor.renew(sold["session"], bearer(60)).status == 404
     assert json.dumps(mount.log).count("credential.expired") == 0
+
+
+def test_a_socket_that_its_client_has_closed_has_ended(start_mount: StartMount, tmp_path: Path) -> None:
+    """Nothing is renewed any more, and nothing is left to revoke, while the connection is still taken down."""
+    Place(tmp_path)
+    mount = start_mount(CONFIGURATION.replace('max_lifetime = "3s"', 'admin = "unix:run/admin.sock"'))
+    sold = mount.visitor.buy(bearer(60))
+    raw, _ = mount.visitor.open(sold["protocols"])
+    raw.send(frame(CLOSE, (1000).to_bytes(2)))
+    assert closed(raw)[0] == 1000
+    assert mount.visitor.renew(sold["session"], bearer(60)).status == 404
+    assert ask_admin(tmp_path / "run" / "admin.sock", "POST", "/revocations", {"subject": "alice"})["closed"] == 0

@@ -269,6 +269,7 @@ class GuardedSocket:
         if self._end is not None or self._state != "open":
             return
         self._end = (code, "wsguard", reason)
+        self._session.note_end(code, reason)
         self._text = text
         self._state = "ended"
         if self._waiting is not None:
@@ -316,6 +317,7 @@ class GuardedSocket:
     def _keep_end(self, code: int, by: str, reason: str) -> None:
         if self._end is None:
             self._end = (code, by, reason)
+            self._session.note_end(code, reason)
 
     def _tell_refused_by_app(self, status: int) -> None:
         session = self._session

@@ -91,6 +91,11 @@ class Session(msgspec.Struct, eq=False):
         if self._closer is not None:
             self._closer(*self.closing)
 
+    def note_end(self, code: int, reason: str) -> None:
+        """Whoever carries the frames ends it already, or its peer has: from now on it is neither renewed nor closed."""
+        if self.closing is None:
+            self.closing = (code, reason)
+
 
 class SessionRegistry:
     """The live sessions of one process."""

@@ -441,6 +441,7 @@ class Relay:
         """Keep what ended the socket; what was first counts."""
         if self._end_told is None:
             self._end_told = (code, by, reason)
+            self.session.note_end(code, reason)
 
     def said_close(self, end: RelayEnd) -> None:
         """*end* has sent its Close. A side that has also got one is done; both done, the socket is."""
