@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tests.engine.make import handshake, page
-from wsguard import Guard, Identity, Policy, Refusal, reasons
+from wsguard import FileList, Guard, Identity, Policy, Refusal, reasons
+from wsguard.asgi import WebSocketGuard
 from wsguard.engine.policy import Context
 from wsguard.engine.ports import Carriage
 from wsguard.vocabulary.decision import Accept, Decision, Refuse
@@ -384,6 +385,50 @@ def test_a_header_credential_takes_the_place_of_an_origin(origin: str | None) ->
     assert strict.startswith("origin.")
     malformed = decide(handshake({"Origin": "https://a.test https://b.test", "X-Key": "1"}), all_of_them, **policy)
     assert code(malformed) == "origin.malformed"
+
+
+class NotAsync(Header):
+    def authenticate(self, handshake: Handshake, context: Context) -> Any:
+        return None
+
+
+class Nameless:
+    carriage = "explicit"
+
+
+# What a type checker would refuse, as somebody without one writes it.
+AnyGuard: Any = Guard
+AnyPolicy: Any = Policy
+AnyMiddleware: Any = WebSocketGuard
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        (
+            lambda: AnyGuard(AnyPolicy(origins=["https://app.test"], hosts="app.test")),
+            r"hosts: found 'app\.test', expected a list",
+        ),
+        (
+            lambda: AnyGuard(AnyPolicy(origins=[b"https://app.test"])),
+            "origins: found b'https://app.test' among its entries",
+        ),
+        (lambda: AnyGuard(AnyPolicy(origins=[FileList("x")])), "origins: found FileList.* stands alone"),
+        (lambda: AnyGuard({"/*": "open"}), "policy: found dict"),
+        (lambda: AnyGuard(routes={"/*": "open"}), r"routes /\*: found str"),
+        (lambda: AnyMiddleware(None, guard=AnyPolicy(origins=["https://app.test"])), "guard: found Policy"),
+        (lambda: decide(handshake(), [NotAsync({})]), "whose authenticate is not async"),
+        (lambda: AnyGuard(AnyPolicy(origins=["https://app.test"]), authenticators=[Header]), "the class Header"),
+        (
+            lambda: AnyGuard(AnyPolicy(origins=["https://app.test"]), authenticators=[Nameless()]),
+            "a Nameless without a name",
+        ),
+    ],
+)
+def test_what_is_of_another_kind_says_what_to_write(written: Any, told: str) -> None:
+    """At construction, and not by a traceback or a 503 at the first handshake."""
+    with pytest.raises((ConfigurationError, ConfigurationErrors), match=told):
+        written()
 
 
 @pytest.mark.parametrize("cookie", ["1", "bad"])

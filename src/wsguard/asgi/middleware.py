@@ -106,6 +106,10 @@ class WebSocketGuard:
             raise ConfigurationError(
                 "WebSocketGuard", "a guard and arguments of one", "guard=Guard(…), with all of them"
             )
+        if not isinstance(cast("object", guard), Guard):
+            raise ConfigurationError(
+                "WebSocketGuard: guard", type(guard).__name__, "a Guard(…); policy=Policy(…) makes one"
+            )
         _refuse_client_certificates(guard)
         # Frameworks type their scopes each in their own way: outside any will do, inside they are ASGI's.
         self.app: ASGIApp = app

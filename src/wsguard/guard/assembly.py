@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
@@ -13,6 +14,7 @@ from wsguard.engine.authenticators.session_lookup import SessionLookup, SessionL
 from wsguard.engine.authenticators.ticket import TicketAuthenticator
 from wsguard.engine.carriage import WITHOUT_ORIGIN
 from wsguard.engine.checks.host import HostRules
+from wsguard.engine.policy import Policy
 from wsguard.engine.routes import Route, RouteSyntaxError, RouteTable
 from wsguard.engine.seen_credentials import SeenCredentials
 from wsguard.engine.tokens.jwt import JWT
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from wsguard.engine.authenticators.bearer import Bearer
-    from wsguard.engine.policy import Policy
     from wsguard.engine.ports import Authenticator, Clock, HostList, OriginList, Randomness, Store
     from wsguard.engine.tickets import Ticket
     from wsguard.identity.allow_lists import OpenList
@@ -203,6 +204,12 @@ class Assembly:
         self._know(APIKeyAuthenticator(self.keys, options))
 
     def _know(self, authenticator: Authenticator) -> None:
+        fault = _fault_of(authenticator)
+        if fault:
+            self._error(
+                "authenticators", fault, "an object with name, carriage and async authenticate(handshake, context)"
+            )
+            return
         name = authenticator.name
         if name in self._known:
             self._error("authenticators", f"two of the name {name!r}", "one of each name")
@@ -303,14 +310,36 @@ class _StopOnly:
         """Nothing has to be begun."""
 
 
+def _fault_of(authenticator: object) -> str:
+    """Say what is wrong with the form of an authenticator that a user has written, or nothing."""
+    if isinstance(authenticator, type):
+        return f"the class {authenticator.__name__}, not an object of it"
+    kind = type(authenticator).__name__
+    if not isinstance(getattr(authenticator, "name", None), str):
+        return f"a {kind} without a name"
+    judge = getattr(authenticator, "authenticate", None)
+    if not callable(judge):
+        return f"a {kind} without authenticate"
+    # A decorator may stand between: what it wraps says how it is meant.
+    return "" if inspect.iscoroutinefunction(inspect.unwrap(judge)) else f"a {kind} whose authenticate is not async"
+
+
 def written_routes(policy: Policy | None, routes: Mapping[str, Policy] | None) -> list[tuple[str, Policy]]:
     """Return the (path, policy) pairs of a guard. Raises ConfigurationError for neither, both, or none."""
     if (policy is None) == (routes is None):
         found = "neither" if policy is None else "both"
         raise ConfigurationError("Guard", f"{found} of policy and routes", "Guard(policy) or Guard(routes={…})")
     if policy is not None:
+        _check_policy("policy", policy)
         return [("/*", policy)]
     written = list((routes or {}).items())
     if not written:
         raise ConfigurationError("routes", "an empty mapping", 'at least one, like {"/ws/*": Policy(…)}')
+    for path, one in written:
+        _check_policy(f"routes {path}", one)
     return written
+
+
+def _check_policy(key: str, policy: object) -> None:
+    if not isinstance(policy, Policy):
+        raise ConfigurationError(key, type(policy).__name__, "a Policy(…)")

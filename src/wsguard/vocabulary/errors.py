@@ -174,3 +174,11 @@ def nearest_name(name: str, valid: Iterable[str]) -> str | None:
     """Return the valid name closest to *name*, or None when none is close."""
     matches = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.6)
     return matches[0] if matches else None
+
+
+def check_text(key: str, entry: object) -> None:
+    """Refuse an *entry* of the list under *key* that is no text. Raises ConfigurationError."""
+    if not isinstance(entry, str):
+        raise ConfigurationError(
+            key, f"{entry!r} among its entries", "texts; a list that is kept elsewhere stands alone"
+        )

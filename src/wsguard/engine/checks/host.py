@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from wsguard.vocabulary import reasons
 from wsguard.vocabulary.decision import PASSED, Refusal
-from wsguard.vocabulary.errors import ConfigurationError
+from wsguard.vocabulary.errors import ConfigurationError, check_text
 from wsguard.vocabulary.host import Host, HostSyntaxError
 from wsguard.vocabulary.origin import below_domain
 
@@ -37,6 +37,8 @@ class HostRules:
     @classmethod
     def read(cls, entries: Iterable[str]) -> HostRules:
         """Normalise the operator's *entries*. Raises ConfigurationError for one that is no host[:port]."""
+        if isinstance(entries, str):
+            raise ConfigurationError("hosts", repr(entries), f"a list: [{entries!r}]")
         return cls(tuple(_read_entry(entry) for entry in entries))
 
     @classmethod
@@ -85,6 +87,7 @@ class HostCheck:
 
 
 def _read_entry(entry: str) -> Host | HostPattern:
+    check_text("hosts", entry)
     try:
         for prefix, one_label in (("*.", False), ("{label}.", True)):
             if entry.startswith(prefix):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from wsguard.vocabulary import reasons
 from wsguard.vocabulary.decision import PASSED, OriginProof, Passed, Refusal
-from wsguard.vocabulary.errors import ConfigurationError
+from wsguard.vocabulary.errors import ConfigurationError, check_text
 from wsguard.vocabulary.origin import DEFAULT_PORTS, Origin, OriginPattern, OriginSyntaxError, parse_origin_entry
 
 if TYPE_CHECKING:
@@ -65,7 +65,12 @@ class OriginRules:
             allow_null=allow_null,
             allow_http_loopback=allow_http_loopback,
         )
-        return rules if entries is None else rules.with_entries(entries)
+        if entries is None:
+            return rules
+        texts = list(entries)
+        for entry in texts:
+            check_text("origins", entry)
+        return rules.with_entries(texts)
 
     def with_entries(self, entries: Iterable[str]) -> OriginRules:
         """Return these rules with another list. Raises ConfigurationError as `read` does."""
