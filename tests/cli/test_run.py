@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import ssl
+import stat
 import subprocess
 import sys
 import time
@@ -467,6 +468,8 @@ def test_behind_a_proxy(start: Start) -> None:
     said = "X-Forwarded-Proto: https\r\nX-Forwarded-For: 192.0.2.7\r\n"
     for listen, proxy in (("plain", "127.0.0.1"), ("unix", "unix")):
         run = start("plain_app:app", "--trusted-proxy", proxy, "--origin", "https://app.test", listen=listen)
+        if isinstance(run.address, str):
+            assert stat.S_IMODE(Path(run.address).stat().st_mode) == 0o660  # whoever may connect is the proxy
         assert status(run.handshake(origin="https://app.test", more=said)) == 101
         assert status(run.handshake(origin="https://evil.test", more=said)) == 403
         assert status(run.handshake(origin="https://app.test")) == 403

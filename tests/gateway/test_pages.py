@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 import threading
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from tests.credentials import Place, bearer
 from tests.gateway.conftest import StartGateway
+from tests.gateway.gateway_process import GatewayProcess
 from tests.gateway.raw_client import RawClient
 from tests.gateway.recording_upstream import Received, RecordingUpstream
 
@@ -441,3 +446,52 @@ def test_a_unix_socket_upstream(start_gateway: StartGateway, client_context: ssl
                 assert b"GET / HTTP/1.1" in accepted.recv(65536)
                 accepted.sendall(OK)
                 assert read_response(client)[1] == b"ok"
+
+
+def asking_gateway(start_gateway: StartGateway, folder: Path, upstream: str) -> GatewayProcess:
+    """A gateway that sells tickets, and gives a body a second."""
+    Place(folder)
+    return start_gateway(
+        upstream,
+        hosts=["app.test"],
+        public_url="https://app.test",
+        jwt={"https://id.test": {"audience": ["https://app.test"], "jwks": "file:jwks.json"}},
+        ticket={"sold_for": ["bearer"]},
+        auth=["ticket", "bearer"],
+        limits={"body_timeout": "1s"},
+    )
+
+
+@pytest.mark.slow
+def test_a_body_for_an_endpoint_comes_in_time_or_not_at_all(
+    start_gateway: StartGateway,
+    start_upstream: Callable[..., RecordingUpstream],
+    client_context: ssl.SSLContext,
+    tmp_path: Path,
+) -> None:
+    """A byte now and then does not hold a connection for ever; who waits for 100 Continue gets it (RFC 9110 §10.1.1)."""
+    gateway = asking_gateway(start_gateway, tmp_path, start_upstream().url)
+    body = b'{"path": "/ws"}'
+    lines = ["POST /.wsguard/ticket HTTP/1.1", "Host: app.test", "Origin: https://app.test"]
+    lines += ["Content-Type: application/json", f"Content-Length: {len(body)}", "Expect: 100-continue"]
+    lines += [f"{name}: {value}" for name, value in bearer().items()]
+    head = "\r\n".join([*lines, "", ""]).encode()
+    whole = RawClient(gateway.address, client_context)
+    whole.send(head)
+    assert whole.reader.head() == b"HTTP/1.1 100 Continue\r\n\r\n"
+    whole.send(body)
+    assert whole.reader.head().startswith(b"HTTP/1.1 200 ")
+    whole.close()
+
+    slow = RawClient(gateway.address, client_context)
+    slow.send(head)
+    assert slow.reader.head() == b"HTTP/1.1 100 Continue\r\n\r\n"
+    begun = time.monotonic()
+    slow.sock.settimeout(0.2)
+    for byte in body[:-1] * 3:
+        with contextlib.suppress(OSError):
+            slow.send(bytes([byte]))
+            if slow.reader.head().startswith(b"HTTP/1.1 408 "):
+                break
+    assert 0.8 < time.monotonic() - begun < 5
+    slow.close()

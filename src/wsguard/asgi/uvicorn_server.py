@@ -12,7 +12,9 @@ import asyncio
 import contextlib
 import logging
 import math
+import socket
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
@@ -25,12 +27,11 @@ from wsguard.tls.contexts import server_context
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Generator, Mapping
-    from pathlib import Path
-    from socket import socket
 
     from wsguard.asgi.types import ASGIApp, Receive, Scope, Send
     from wsguard.vocabulary.bounds import Limits
 
+_SOCKET_MODE = 0o660
 # Lines of "uvicorn.error" that hold a socket's query string, or report its own refusals as faults of the app.
 _HIDDEN_BEGINNINGS = (
     '%s - "WebSocket %s"',
@@ -220,17 +221,33 @@ def below(app: ASGIApp, root_path: str) -> ASGIApp:
     return moved
 
 
-def serve(settings: ServerSettings, clock: Callable[[], float], sockets: list[socket] | None = None) -> int:
+def serve(settings: ServerSettings, clock: Callable[[], float], sockets: list[socket.socket] | None = None) -> int:
     """
     Serve until uvicorn is told to stop (SIGINT, SIGTERM), on *sockets* if they are bound already.
 
     Returns the exit code: 0, or 1 where the app did not start.
     """
     config = uvicorn_config(settings, clock)
+    if settings.place.path is not None and sockets is None:
+        keep_to_owner_and_group(Path(settings.place.path))
     keep_secrets_out_of_the_log()
     server = GuardedServer(config, settings.limits)
     server.run(sockets)
     return 0 if server.started else 1
+
+
+def keep_to_owner_and_group(path: Path) -> None:
+    """
+    Let nobody but this user and its group connect to the Unix socket that uvicorn will bind at *path*.
+
+    Whoever may connect is the trusted proxy. uvicorn gives a new socket mode 0666, and one in the place of another that
+    one's: so there is another.
+    """
+    if not path.exists():
+        with socket.socket(socket.AF_UNIX) as placeholder:
+            placeholder.bind(str(path))
+    if path.is_socket():
+        path.chmod(_SOCKET_MODE)
 
 
 def keep_secrets_out_of_the_log() -> None:

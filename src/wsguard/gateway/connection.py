@@ -187,6 +187,8 @@ class Connection:
         if not self._place.admit():
             await self._refuse(handshake, Refuse(reasons.LIMITS_ADDRESS, headers=(("Retry-After", "60"),)))
             return False
+        if head.version == "1.1" and (handshake.fields.first(b"expect") or b"").lower() == b"100-continue":
+            await self._stream.write(b"HTTP/1.1 100 Continue\r\n\r\n")  # RFC 9110 §10.1.1: it waits for that
         try:
             body = await read_body(head, self._stream, self._services.limits, MAX_BODY)
         except RequestBodyFailure as failure:

@@ -133,17 +133,17 @@ async def read_body(head: RequestHead, client: ByteStream, limits: Limits, longe
     """
     Return the body of a request that we answer ourselves, or a little more than *longest* bytes of it.
 
-    Raises RequestBodyFailure for one that is broken, or that stops coming.
+    Raises RequestBodyFailure for one that is broken, or that is not whole within ``limits.body_timeout``.
     """
     decoder = decoder_for(head.body)
     body = b""
     try:
-        while not decoder.done and len(body) <= longest:
-            payload, rest = decoder.feed(client.take_all())
-            client.put_back(rest)
-            body += payload
-            if not decoder.done and len(body) <= longest and not client.data:
-                async with asyncio.timeout(limits.head_timeout):
+        async with asyncio.timeout(limits.body_timeout):
+            while not decoder.done and len(body) <= longest:
+                payload, rest = decoder.feed(client.take_all())
+                client.put_back(rest)
+                body += payload
+                if not decoder.done and len(body) <= longest and not client.data:
                     await client.more()
     except TimeoutError:
         raise RequestBodyFailure(reasons.BODY_SLOW) from None
