@@ -254,6 +254,24 @@ def test_an_app_that_closes_by_its_session_and_returns() -> None:
     run(scenario())
 
 
+def test_a_close_before_the_accept_that_never_comes_is_a_refusal(decisions: Callable[[str], list[str]]) -> None:
+    """An app that closes its session and returns has said no: a server would answer 500, and blame the app."""
+
+    async def scenario() -> None:
+        async def app(scope: Any, receive: Receive, send: Send) -> None:
+            await receive()
+            session(scope).close(3003, "not now")
+
+        guard = Guard(Policy(origins=["https://app.test"], auth=["anybody"]), authenticators=[Anybody()])
+        server = FakeServer(socket_scope(), app)
+        await server.run(WebSocketGuard(server.app, guard=guard))
+        assert [message["type"] for message in server.sent] == ["websocket.close"]
+
+    asyncio.run(scenario())
+    (line,) = decisions("handshake.refused_by_app")
+    assert "status=403" in line
+
+
 def test_a_close_before_the_accept_is_carried_out_at_the_accept() -> None:
     """A revocation that comes while an app still thinks whether to accept is not lost."""
 

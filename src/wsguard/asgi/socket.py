@@ -234,6 +234,9 @@ class GuardedSocket:
         for timer in self._timers.values():
             timer.cancel()
         try:
+            if self._state == "asked" and self._session.closing is not None:
+                # Closed before it was open, and the app has left it at that: a refusal, not a fault of the app.
+                await self._send_other({"type": "websocket.close"})
             await self._close_sent()
         finally:
             if self._closer is not None and self._closer.cancel():

@@ -196,7 +196,8 @@ INSECURE_WORDS = {
     "allow_null_origin": "the origin null is let in: any page can produce it with a sandboxed frame",
     "allow_http_loopback_origins": "http:// origins on loopback are let in",
     "allow_pattern_with_ambient": "cookies count for every host that a pattern of the origins matches",
-    "insecure_loopback": "ws:// and http:// are served where Host, Origin and peer are all this machine",
+    "insecure_loopback": "ws:// and http:// are served where Host, Origin and peer are all this machine; "
+    "listed origins stay the only ones, so list http://localhost:PORT too",
 }
 
 

@@ -459,8 +459,8 @@ class Guard:
         """
         Take the ticket in *request*'s field ``X-WSGuard-Ticket``, for a download or a streamed answer.
 
-        It is the ticket that opens a socket, bought for this path, and good once for either. Pages of the route must
-        reach the app (``http = "open"``). Returns who bought it.
+        It is the ticket that opens a socket, bought for a path of this route, and good once for either. Pages of the
+        route must reach the app (``http = "open"``). Returns who bought it.
 
         Raises TicketRefused with what to answer, and otherwise as `issue_ticket` does.
         """
