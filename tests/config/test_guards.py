@@ -127,3 +127,11 @@ def test_a_file_that_cannot_be_read_is_named(folder: Path, content: bytes | None
         (folder / "broken.toml").write_bytes(content)
     with pytest.raises(ConfigurationError, match=r"^Guard\.from_file: found .*broken\.toml"):
         Guard.from_file(folder / "broken.toml")
+
+
+def test_two_kinds_of_credential_do_not_stand_in_one_header(folder: Path) -> None:
+    """The one that is asked later could never decide: the first takes its credential for a bad one of its own kind."""
+    Place(folder).add_key("robot")
+    tables = '\n[bearer]\nheader = "X-Key"\n[api_keys]\nfile = "keys.toml"\nheader = "x-key"\n'
+    with pytest.raises(ConfigurationErrors, match=r"api_keys\.header: found x-key, where bearer tokens stand"):
+        written(folder, POLICY + tables)

@@ -418,6 +418,7 @@ AnyMiddleware: Any = WebSocketGuard
         (lambda: AnyGuard(routes={"/*": "open"}), r"routes /\*: found str"),
         (lambda: AnyMiddleware(None, guard=AnyPolicy(origins=["https://app.test"])), "guard: found Policy"),
         (lambda: decide(handshake(), [NotAsync({})]), "whose authenticate is not async"),
+        (lambda: AnyPolicy(origins=["https://app.test"], auth=["key", "key"]), r"auth: found \['key', 'key'\]"),
         (lambda: AnyGuard(AnyPolicy(origins=["https://app.test"]), authenticators=[Header]), "the class Header"),
         (
             lambda: AnyGuard(AnyPolicy(origins=["https://app.test"]), authenticators=[Nameless()]),

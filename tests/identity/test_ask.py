@@ -483,6 +483,12 @@ def test_options_out_of_range_stop_the_start(changes: dict[str, Any], key: str) 
         ask("http://127.0.0.1:1/me", **{"cookies": ["login"], **changes})
 
 
+def test_all_that_is_wrong_is_told_at_once() -> None:
+    with pytest.raises(ConfigurationErrors) as failed:
+        Ask("http://127.0.0.1:1/me", cookies=["a b"], headers=["Host"], timeout=0, subject="")
+    assert [error.key for error in failed.value.errors] == ["ask.headers", "ask.timeout", "ask.subject", "ask.cookies"]
+
+
 def test_origins_must_be_written_out_beside_it() -> None:
     """An ambient credential counts only for pages that somebody has listed."""
     ask = Ask("http://127.0.0.1:1/me", cookies=["login"])

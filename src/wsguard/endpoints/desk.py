@@ -103,7 +103,10 @@ async def answer(desk: Desk, request: EndpointRequest, method: str, askers: Aske
     origin = handshake.fields.first(b"origin")
     routes = [route for route in desk.table.routes if askers(route)]
     cookies = any(one.carriage == "ambient" for route in routes for one in askers(route))
-    readable = origin if origin is not None and await _is_listed(desk, request, routes) else None
+    misplaced, is_listed = await _look(desk, request, routes or desk.table.routes)
+    if misplaced is not None:
+        return with_cors(refused(misplaced), None, credentials=False)
+    readable = origin if is_listed and routes else None
     if handshake.method == "OPTIONS" and b"access-control-request-method" in handshake.fields:
         if readable is None:
             return with_cors(refused(Refusal(reasons.ORIGIN_NOT_ALLOWED)), None, credentials=False)
@@ -115,15 +118,23 @@ async def answer(desk: Desk, request: EndpointRequest, method: str, askers: Aske
     return with_cors(response, readable, credentials=cookies)
 
 
-async def _is_listed(desk: Desk, request: EndpointRequest, routes: Sequence[Route]) -> bool:
-    """Tell whether the Origin may connect to any of *routes*."""
+async def _look(desk: Desk, request: EndpointRequest, routes: Sequence[Route]) -> tuple[Refusal | None, bool]:
+    """Return why none of *routes* serves a page here (no TLS, a foreign Host), and whether its Origin may connect."""
+    first: Refusal | None = None
+    is_served = False
     for route in routes:
         place = await judge_place(
             request.handshake, route, desk.table, limits=desk.limits, client=request.client, now=desk.wall_clock()
         )
-        if isinstance(place, Context) and place.origin in _PROVEN:
-            return True
-    return False
+        if isinstance(place, Context):
+            is_served = True
+            if place.origin in _PROVEN:
+                return None, True
+        elif place.reason.code.startswith("origin."):
+            is_served = True  # that comes last: everything before it has passed
+        else:
+            first = first or place
+    return None if is_served else first, False
 
 
 async def customer_of(

@@ -204,6 +204,8 @@ INSECURE_WORDS = {
 def _check_words(policy: Policy) -> None:
     if policy.auth is not None and (isinstance(policy.auth, str) or not policy.auth):
         raise ConfigurationError("auth", repr(policy.auth), 'a list of names like ["bearer"], or anonymous = true')
+    if policy.auth is not None and len(set(policy.auth)) < len(policy.auth):
+        raise ConfigurationError("auth", repr(list(policy.auth)), "each name once")
     if policy.http not in (None, "open", "same-policy", "plain"):
         raise ConfigurationError("http", repr(policy.http), '"open", "same-policy" or "plain"')
     if policy.origin_required not in ("always", "unless-header-credential"):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from wsguard.vocabulary.errors import ConfigurationError
+from wsguard.vocabulary.errors import ConfigurationError, ConfigurationErrors
 from wsguard.vocabulary.identity import Identity
 
 if TYPE_CHECKING:
@@ -55,13 +55,17 @@ class Ticket:
         """Refuse what cannot be sold."""
         if isinstance(self.sold_for, str):
             raise ConfigurationError("ticket.sold_for", repr(self.sold_for), 'a list of names like ["bearer"]')
-        for name in self.sold_for:
-            if name in _NOT_SOLD_FOR:
-                raise ConfigurationError("ticket.sold_for", repr(name), "a credential that a page can send by fetch")
+        errors = [
+            ConfigurationError("ticket.sold_for", repr(name), "a credential that a page can send by fetch")
+            for name in self.sold_for
+            if name in _NOT_SOLD_FOR
+        ]
         for key, (lowest, highest) in _RANGES.items():
             value = getattr(self, key)
             if isinstance(value, bool) or not lowest <= value <= highest:
-                raise ConfigurationError(f"ticket.{key}", repr(value), f"between {lowest} and {highest}")
+                errors.append(ConfigurationError(f"ticket.{key}", repr(value), f"between {lowest} and {highest}"))
+        if errors:
+            raise ConfigurationErrors(errors)
 
 
 class TicketRecord(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -201,7 +201,12 @@ class Assembly:
             options.file, limits=world.limits, clock=world.clock, log=world.log, on_withdrawn=world.on_withdrawn
         )
         self.background.append(self.keys)
-        self._know(APIKeyAuthenticator(self.keys, options))
+        authenticator = APIKeyAuthenticator(self.keys, options)
+        bearer = self._known.get("bearer")
+        if getattr(bearer, "field_name", None) == authenticator.field_name:
+            header = authenticator.field_name.decode("ascii")
+            self._error("api_keys.header", f"{header}, where bearer tokens stand", "a header of its own")
+        self._know(authenticator)
 
     def _know(self, authenticator: Authenticator) -> None:
         fault = _fault_of(authenticator)

@@ -18,12 +18,12 @@ from wsguard.engine.cookies import CookieNames, RepeatedCookie
 from wsguard.engine.forwarding import asked_fields
 from wsguard.vocabulary import reasons
 from wsguard.vocabulary.decision import Refusal
-from wsguard.vocabulary.errors import ConfigurationError, OutboundError
+from wsguard.vocabulary.errors import ConfigurationError, ConfigurationErrors, OutboundError
 from wsguard.vocabulary.identity import LATEST_TIME, Identity
 from wsguard.vocabulary.secret import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from wsguard.engine.forwarding import RawFields, UpstreamName
     from wsguard.engine.policy import Context
@@ -70,21 +70,30 @@ class Ask:
     header_names: tuple[bytes, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Read the names once."""
-        object.__setattr__(self, "cookie_names", CookieNames.read("ask.cookies", self.cookies))
-        for name in self.headers:
-            if not _may_be_asked_with(name):
-                raise ConfigurationError("ask.headers", repr(name), "a field of the client's own, like Authorization")
+        """Refuse what can never work, all at once, and read the names."""
+        errors = [ConfigurationError(f"ask.{key}", found, expected) for key, found, expected in _mistakes(self)]
+        try:
+            object.__setattr__(self, "cookie_names", CookieNames.read("ask.cookies", self.cookies))
+        except ConfigurationError as error:
+            errors.append(error)
+        if errors:
+            raise ConfigurationErrors(errors)
         object.__setattr__(self, "header_names", tuple(name.lower().encode("ascii") for name in self.headers))
-        if not self.cookies and not self.headers:
-            raise ConfigurationError("ask.cookies", "none", 'the names of the app\'s cookies, like ["sessionid"]')
-        for key, lowest, highest in (("timeout", 0.1, 60), ("cache", 0, 300), ("recheck", 1, 86400)):
-            value = getattr(self, key)
-            if not lowest <= value <= highest and not (key == "recheck" and value == 0):
-                raise ConfigurationError(f"ask.{key}", repr(value), f"between {lowest} and {highest} seconds")
-        for key in ("subject", "expires_at", "scopes", "sid"):
-            if getattr(self, key) == "":
-                raise ConfigurationError(f"ask.{key}", "''", "the name of a member, like identity.username")
+
+
+def _mistakes(ask: Ask) -> Iterator[tuple[str, str, str]]:
+    for name in ask.headers:
+        if not _may_be_asked_with(name):
+            yield "headers", repr(name), "a field of the client's own, like Authorization"
+    if not ask.cookies and not ask.headers:
+        yield "cookies", "none", 'the names of the app\'s cookies, like ["sessionid"]'
+    for key, lowest, highest in (("timeout", 0.1, 60), ("cache", 0, 300), ("recheck", 1, 86400)):
+        value = getattr(ask, key)
+        if not lowest <= value <= highest and not (key == "recheck" and value == 0):
+            yield key, repr(value), f"between {lowest} and {highest} seconds"
+    for key in ("subject", "expires_at", "scopes", "sid"):
+        if getattr(ask, key) == "":
+            yield key, "''", "the name of a member, like identity.username"
 
 
 @dataclass(frozen=True, slots=True)
