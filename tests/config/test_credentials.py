@@ -256,7 +256,7 @@ ISSUER = '[jwt."https://id.example.com"]\naudience = ["x"]\njwks = "file:keys/jw
         ("auth = []\n", 'auth: found [], expected a list of names like ["bearer"], or anonymous = true'),
         ('auth = "bearer"\n', "auth: found 'bearer', expected a list of texts"),
         ("auth = [1]\n", "auth: found [1]"),
-        (ISSUER, "auth: found nothing, expected some of bearer, bearer_subprotocol, or anonymous=True"),
+        (ISSUER, "auth: found nothing, expected some of bearer, bearer_subprotocol, or anonymous = true"),
         ('require = { scopes = ["x"] }\n', "require: found"),
         ('require = { scope = ["x"] }\n', "require"),
         ("anonymous = 1\n", "anonymous: found 1"),

@@ -259,7 +259,7 @@ class Assembly:
         key = f"routes {path}: auth"
         if policy.auth is None:
             if self._known:
-                self._error(key, "nothing", f"some of {', '.join(self._known)}, or anonymous=True")
+                self._error(key, "nothing", f"some of {', '.join(self._known)}, or anonymous = true")
             return ()
         found = [self._found(key, name) for name in policy.auth]
         return tuple(one for one in found if one is not None)
@@ -275,7 +275,7 @@ class Assembly:
         if policy.origins is None or (not policy.origins_are_kept and not policy.origin_rules.is_explicit):
             self._error(key, repr(policy.origins), f"the origins written out: browsers attach {names} by themselves")
         elif policy.origin_rules.patterns and not policy.allow_pattern_with_ambient:
-            expected = f"no pattern beside {names}, or allow_pattern_with_ambient=True"
+            expected = f"no pattern beside {names}, or allow_pattern_with_ambient = true"
             self._error(key, repr(list(cast("Sequence[str]", policy.origins))), expected)
 
     def _lists(self, policy: Policy, named: tuple[Authenticator, ...]) -> tuple[OriginList | None, HostList | None]:
