@@ -257,6 +257,10 @@ ISSUER = '[jwt."https://id.example.com"]\naudience = ["x"]\njwks = "file:keys/jw
         ('auth = "bearer"\n', "auth: found 'bearer', expected a list of texts"),
         ("auth = [1]\n", "auth: found [1]"),
         (ISSUER, "auth: found nothing, expected some of bearer, bearer_subprotocol, or anonymous = true"),
+        (
+            'auth = ["bearer"]\nrequire = { scope = ["chat"] }\n' + ISSUER,
+            "require.scope: found an unknown key, expected a key that there is (did you mean 'scopes'?)",
+        ),
         ('require = { scopes = ["x"] }\n', "require: found"),
         ('require = { scope = ["x"] }\n', "require"),
         ("anonymous = 1\n", "anonymous: found 1"),

@@ -8,9 +8,10 @@ A flag stands for the key of the same name and replaces the file's value whole.
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, TypeVar, cast, get_args
 
 import msgspec
 from msgspec import Meta
@@ -266,6 +267,7 @@ _TABLES: dict[str, Any] = {
 }
 _ROUTES: dict[Any, Any] = {GatewayConfig: RouteKeys, RunConfig: RunRouteKeys}
 Config = TypeVar("Config", bound=ServedConfig)
+_UNKNOWN_FIELD = re.compile("contains unknown field `([^`]*)`")
 _PATHS = ("cert", "key", "upstream_ca", "outbound_ca")
 
 
@@ -430,9 +432,18 @@ def _convert_value(value: Any, kind: Any, name: str, errors: list[ConfigurationE
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
+        unknown = _UNKNOWN_FIELD.search(str(error))
+        if unknown is not None:
+            types = {key: each for part in get_args(kind) for key, each in _fields_of(part).items()}
+            errors.append(_unknown_key(f"{name}.{unknown[1]}", unknown[1], types, kind))
+            return None
         expected = str(error).removeprefix("Expected ").split(", got", 1)[0].split(" - at", 1)[0]
         errors.append(ConfigurationError(name, _found(value), _form_of(kind) or _readable(expected)))
         return None
+
+
+def _fields_of(kind: Any) -> dict[str, Any]:
+    return _field_types(kind) if isinstance(kind, type) and issubclass(kind, msgspec.Struct) else {}
 
 
 def _form_of(kind: Any) -> str | None:
