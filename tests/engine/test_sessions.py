@@ -81,3 +81,14 @@ class Once:
 
     async def again(self, now: float) -> Identity | Refusal:
         raise AssertionError(f"nobody looks at {now}")
+
+
+def test_an_end_that_is_under_way_is_not_begun_once_more() -> None:
+    """An app may have said all and closed before its 101 has gone out: nothing of ours comes before its last words."""
+    session = Session("s", None, "app.test", "/*", "/ws", "peer", 0.0)
+    session.note_end(1000, "bye")
+    closed: list[tuple[int, str]] = []
+    session.bind(lambda code, reason: closed.append((code, reason)))
+    session.close(3000, "revoked")
+    assert closed == []
+    assert session.closing == (1000, "bye")

@@ -49,6 +49,7 @@ class Session(msgspec.Struct, eq=False):
     close_codes: Mapping[int, int] = msgspec.field(default_factory=dict[int, int])
     closing: tuple[int, str] | None = None
     cause: str = ""
+    _has_ended: bool = False
     _closer: Closer | None = None
 
     def __repr__(self) -> str:
@@ -71,7 +72,7 @@ class Session(msgspec.Struct, eq=False):
     def bind(self, closer: Closer) -> None:
         """Tell how the connection is closed. A close that was asked for before is carried out now."""
         self._closer = closer
-        if self.closing is not None:
+        if self.closing is not None and not self._has_ended:
             closer(*self.closing)
 
     def close(self, code: int, reason: str, *, cause: str = "") -> None:
@@ -95,6 +96,7 @@ class Session(msgspec.Struct, eq=False):
         """Whoever carries the frames ends it already, or its peer has: from now on it is neither renewed nor closed."""
         if self.closing is None:
             self.closing = (code, reason)
+            self._has_ended = True
 
 
 class SessionRegistry:
