@@ -33,7 +33,7 @@ CALLED = os.open("called", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
 async def app(scope, receive, send):
     if scope["type"] == "lifespan":
-        raise NotImplementedError
+        raise NotImplementedError  # ASGI: an app says by raising that it knows no lifespan
     if scope["type"] == "http":
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/html")]})
         await send({"type": "http.response.body", "body": b"a page"})

@@ -43,7 +43,7 @@ def until(expected: tuple[int, str | None], ask: Callable[[], tuple[int, str | N
     end = time.monotonic() + DEADLINE
     while (last := ask()) != expected:
         assert time.monotonic() < end, f"still {last}"
-        time.sleep(0.05)
+        time.sleep(0.05)  # between two questions, within the deadline: a poll sends no event
 
 
 def test_who_is_let_in_follows_the_lists(start_mount: StartMount, tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def until(status: int, ask: Callable[[], int]) -> None:
     end = time.monotonic() + DEADLINE
     while (last := ask()) != status:
         assert time.monotonic() < end, f"still {last}, not {status}"
-        time.sleep(0.05)
+        time.sleep(0.05)  # between two questions, within the deadline: a recovery sends no event
 
 
 @pytest.fixture

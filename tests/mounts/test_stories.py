@@ -114,7 +114,7 @@ def until_known(ask: Callable[[], int], unknown: int, expected: int) -> None:
     end = time.monotonic() + 20
     while (status := ask()) == unknown:
         assert time.monotonic() < end, f"still {status}"
-        time.sleep(0.1)
+        time.sleep(0.1)  # between two questions, within the deadline: a key that is learnt sends no event
     assert status == expected
 
 
