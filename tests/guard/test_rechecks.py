@@ -362,3 +362,17 @@ def test_a_lookup_that_cannot_work_stops_the_start() -> None:
             made(**wrong)
     with pytest.raises(ConfigurationErrors, match="session_lookup"):
         Guard(Policy(origins=[APP], auth=["session_lookup"]), authenticators=[])
+
+
+def test_what_lives_on_is_looked_at_again_after_a_stop() -> None:
+    """Another app around the same guard has ended: a logout still closes the socket."""
+
+    async def scenario() -> None:
+        app = App()
+        await app.open()
+        app.guard.stop()
+        app.logins.clear()
+        app.guard.live.start()
+        assert (await app.end())[0][0] == 3000
+
+    run(scenario)
