@@ -4,6 +4,8 @@ A thread that does commands for callers on event loops, in the order in which th
 Each caller waits for a future of his own, so no answer can reach another one (B-STORE-04). A command whose caller has
 gone before its turn is left out; one that has begun is done to its end, and its answer is dropped. What waits when the
 thread looks is done together: under load a command then costs a fraction of what it costs alone.
+
+A command that comes alone costs mostly the way to the thread and back, so that is kept short: `_Callers` says how.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections import deque
 from contextlib import suppress
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -23,19 +26,21 @@ if TYPE_CHECKING:
 C = TypeVar("C")
 _TOGETHER = 64
 """How many commands are done together at most, so that the first of them does not wait for a crowd."""
+_UNDONE = object()
 
 
 class Job(Generic[C]):
     """A *command*, and what became of it: whoever does it calls `succeed` or `fail`."""
 
-    __slots__ = ("_error", "_result", "command", "future", "loop")
+    __slots__ = ("_error", "_result", "callers", "command", "deadline", "future")
 
-    def __init__(self, command: C) -> None:
+    def __init__(self, command: C, callers: _Callers) -> None:
         self.command = command
-        self.loop = asyncio.get_running_loop()
-        self.future: asyncio.Future[Any] = self.loop.create_future()
-        self._result: Any = None
-        self._error: BaseException | None = StoreError("the store did not do it")
+        self.callers = callers
+        self.deadline = callers.loop.time() + callers.seconds
+        self.future: asyncio.Future[Any] = callers.loop.create_future()
+        self._result: Any = _UNDONE
+        self._error: BaseException | None = None
 
     def succeed(self, result: object) -> None:
         """Note the answer."""
@@ -47,17 +52,104 @@ class Job(Generic[C]):
 
     def settle(self) -> None:
         """Tell the caller, on his loop, if he still waits."""
-        if self.future.done():
-            return
-        if self._error is not None:
-            self.future.set_exception(self._error)
-        else:
-            self.future.set_result(self._result)
+        if not self.future.done():
+            if self._error is not None:
+                self.future.set_exception(self._error)
+            elif self._result is _UNDONE:
+                self.future.set_exception(StoreError("the store did not do it"))
+            else:
+                self.future.set_result(self._result)
+        self._result = self._error = None
 
-    def expire(self, seconds: float) -> None:
+    def expire(self) -> None:
         """Tell the caller that his time is over."""
         if not self.future.done():
-            self.future.set_exception(StoreError(f"no answer in {seconds:g} s"))
+            self.future.set_exception(StoreError(f"no answer in {self.callers.seconds:g} s"))
+
+
+class _Callers:
+    """
+    Those who wait on one event loop, each at most *seconds*.
+
+    One timer stands for all of them: their times end in the order in which they came. The thread wakes the loop by an
+    eventfd of our own, and not by the loop's `call_soon_threadsafe`, wherever there is one: uvloop's holds the
+    interpreter's lock while it wakes, so that the loop runs straight into it, and both threads change places twice.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+        self.loop = loop
+        self.seconds = seconds
+        self._waiting: deque[Job[Any]] = deque()
+        self._answered: deque[Job[Any]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._closing = threading.Lock()  # nobody may write to a descriptor whose number is another's by then
+        self._event: int | None = None
+        if hasattr(os, "eventfd"):
+            self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            loop.add_reader(self._event, self._woken, self._event)
+
+    def expect(self, job: Job[Any]) -> None:
+        """See that *job*'s caller gets an answer in time."""
+        waiting = self._waiting
+        while waiting and waiting[0].future.done():
+            waiting.popleft()
+        waiting.append(job)
+        if self._timer is None:
+            self._timer = self.loop.call_at(job.deadline, self._expire)
+
+    def close(self) -> None:
+        """Let go of the descriptor, on this loop; whoever is answered later hears it by the loop's own means."""
+        self._settle()
+        event = self._let_go()
+        if event is not None:
+            self.loop.remove_reader(event)
+            os.close(event)
+
+    def forget(self) -> None:
+        """Let go of the descriptor of a loop that is closed."""
+        event = self._let_go()
+        if event is not None:
+            os.close(event)
+
+    def _let_go(self) -> int | None:
+        with self._closing:
+            event, self._event = self._event, None
+        return event
+
+    def _expire(self) -> None:
+        self._timer = None
+        while self._waiting:
+            job = self._waiting[0]
+            if not job.future.done():
+                if job.deadline > self.loop.time():
+                    self._timer = self.loop.call_at(job.deadline, self._expire)
+                    return
+                job.expire()
+            self._waiting.popleft()
+
+    def _woken(self, event: int) -> None:
+        os.eventfd_read(event)
+        self._settle()
+
+    def _settle(self) -> None:
+        answered = self._answered
+        while answered:
+            answered.popleft().settle()
+
+    # From here on it runs in the thread.
+
+    def answer(self, job: Job[Any]) -> None:
+        """Keep *job*, which is done, for its caller; `wake` lets him look."""
+        self._answered.append(job)
+
+    def wake(self) -> None:
+        """Let the loop look at what was answered."""
+        with self._closing:
+            if self._event is not None:
+                os.eventfd_write(self._event, 1)
+                return
+        with suppress(RuntimeError):  # it is closed: nobody waits there any more
+            self.loop.call_soon_threadsafe(self._settle)
 
 
 class OneThread(Generic[C]):
@@ -82,6 +174,7 @@ class OneThread(Generic[C]):
         self._most_waiting = most_waiting
         self._seconds = seconds
         self._jobs: SimpleQueue[Job[C] | None] = SimpleQueue()  # None is the end: nothing comes behind it
+        self._callers: dict[asyncio.AbstractEventLoop, _Callers] = {}
         self._closers: list[Job[None]] = []
         self._lock = threading.Lock()
         self._pid: int | None = None
@@ -90,7 +183,6 @@ class OneThread(Generic[C]):
 
     async def run(self, command: C) -> Any:
         """Return the answer to *command*. Raises StoreError, or the error it came to."""
-        job = Job(command)
         with self._lock:
             if self._is_closed:
                 raise _closed()
@@ -98,8 +190,10 @@ class OneThread(Generic[C]):
                 self._start()
             if self._jobs.qsize() >= self._most_waiting:
                 raise StoreError(f"{self._most_waiting} commands wait already (limits.store_pending)")
+            job = Job(command, self._callers_here())
             self._jobs.put(job)
-        return await self._answer(job)
+        job.callers.expect(job)
+        return await job.future
 
     async def close(self) -> None:
         """End the thread, also if cancelled, and wait for its end. What still waits gets StoreError."""
@@ -107,18 +201,37 @@ class OneThread(Generic[C]):
             is_first, self._is_closed = not self._is_closed, True
             if self._pid != os.getpid() or self._has_ended:
                 return  # never started, or it is the parent's
-            job = Job(None)
+            job = Job(None, self._callers_here())
             self._closers.append(job)
             if is_first:
                 self._jobs.put(None)
-        await self._answer(job)
-
-    async def _answer(self, job: Job[Any]) -> Any:
-        timer = job.loop.call_later(self._seconds, job.expire, self._seconds)
+        job.callers.expect(job)
         try:
-            return await job.future
+            await job.future
         finally:
-            timer.cancel()
+            self._let_go(job.callers)
+
+    def _callers_here(self) -> _Callers:
+        loop = asyncio.get_running_loop()
+        callers = self._callers.get(loop)
+        if callers is None:
+            for other in [one for one in self._callers if one.is_closed()]:
+                self._callers.pop(other).forget()
+            callers = self._callers[loop] = _Callers(loop, self._seconds)
+        return callers
+
+    def _let_go(self, ours: _Callers) -> None:
+        with self._lock:
+            everybody = list(self._callers.values())
+            self._callers.clear()
+        for callers in everybody:
+            if callers is ours:
+                callers.close()
+            elif callers.loop.is_closed():
+                callers.forget()
+            else:
+                with suppress(RuntimeError):  # closed meanwhile
+                    callers.loop.call_soon_threadsafe(callers.close)
 
     def _start(self) -> None:
         if self._pid is not None:
@@ -133,6 +246,10 @@ class OneThread(Generic[C]):
     # From here on everything runs in the thread.
 
     def _work(self) -> None:
+        if hasattr(os, "SCHED_BATCH"):
+            # Where both share a core, the loop that wakes us goes on till it waits, as it would without us: sched(7).
+            with suppress(OSError):
+                os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
         while self._do_what_waits():
             pass
         self._finish()
@@ -167,13 +284,7 @@ def _closed() -> StoreError:
 
 def _tell(jobs: list[Job[Any]]) -> None:
     """Wake each loop once."""
-    loops = {job.loop for job in jobs}
-    for loop in loops:
-        theirs = [job for job in jobs if job.loop is loop]
-        with suppress(RuntimeError):  # it is closed: nobody waits there any more
-            loop.call_soon_threadsafe(_settle_all, theirs)
-
-
-def _settle_all(jobs: list[Job[Any]]) -> None:
     for job in jobs:
-        job.settle()
+        job.callers.answer(job)
+    for callers in {job.callers for job in jobs}:
+        callers.wake()
