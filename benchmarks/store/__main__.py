@@ -53,9 +53,16 @@ class Figure:
 class Measuring:
     """CPU µs of each round, by store, command and how many callers wait at once."""
 
-    def __init__(self, stores: dict[str, Store], offices: dict[str, TicketOffice], thread: OneThread[None]) -> None:
+    def __init__(
+        self,
+        stores: dict[str, Store],
+        offices: dict[str, TicketOffice],
+        redeemers: dict[str, TicketOffice],
+        thread: OneThread[None],
+    ) -> None:
         self._stores = stores
         self._offices = offices
+        self._redeemers = redeemers
         self._thread = thread
         self._rounds: dict[tuple[str, str, int], list[float]] = {}
 
@@ -107,10 +114,14 @@ class Measuring:
 
     async def _office_round(self, name: str, office: TicketOffice, at_once: int) -> None:
         office.open()
-        took = {
-            "sell, engine and store": await _cpu(office.sell, _TICKETS, at_once),
-            "redeem, engine and store": await _cpu(office.redeem, _TICKETS, at_once),
-        }
+        took = {"sell, engine and store": await _cpu(office.sell, _TICKETS, at_once)}
+        office.hand_over(office)
+        took["redeem, engine and store"] = await _cpu(office.redeem, _TICKETS, at_once)
+        office.open()
+        await _cpu(office.sell, _TICKETS, at_once)
+        redeemer = self._redeemers[name]
+        office.hand_over(redeemer)
+        took["redeem, sold by another process"] = await _cpu(redeemer.redeem, _TICKETS, at_once)
         with silent_log():
             took["sell by a token, ASGI"] = await _cpu(office.sell_by_token, _APPENDS, at_once)
         took["a token's signature"] = await _cpu(office.verify, _APPENDS, at_once)
@@ -150,6 +161,7 @@ async def _measure(rounds: int) -> list[Figure]:
             )
             stack.push_async_callback(thread.close)
             offices: dict[str, TicketOffice] = {}
+            redeemers: dict[str, TicketOffice] = {}  # guards of their own over the same stores, as another worker's
             with silent_log():
                 for name, text in _STORES.items():
                     # A store of its own: tickets in the bare one would be swept up while that is measured.
@@ -157,9 +169,11 @@ async def _measure(rounds: int) -> list[Figure]:
                     own.mkdir()
                     store = open_store(text, limits=DEFAULTS, randomness=secrets.token_bytes, folder=own)
                     stack.push_async_callback(store.aclose)
-                    offices[name] = TicketOffice(store, own)
-                    stack.push_async_callback(offices[name].aclose)
-            return await Measuring(stores, offices, thread).run(rounds)
+                    for those, keys in ((offices, own), (redeemers, own / "redeemer")):
+                        keys.mkdir(exist_ok=True)
+                        those[name] = TicketOffice(store, keys)
+                        stack.push_async_callback(those[name].aclose)
+            return await Measuring(stores, offices, redeemers, thread).run(rounds)
 
 
 def _do_nothing(jobs: Sequence[Job[None]]) -> None:

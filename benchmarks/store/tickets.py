@@ -1,5 +1,7 @@
 """The same through the engine: a ticket sold and redeemed by a guard, and beside it what HTTP and a signature take."""
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
 import json
@@ -67,17 +69,22 @@ class TicketOffice:
         fields = Fields([(b"Host", _HOST), (b"Origin", _ORIGIN.encode())])
         asking = Handshake("page", "POST", b"/.wsguard/ticket", fields, "1.1", Peer(None), secure=True)
         self._page = _Page(asking, self._client)
+        self._answers: list[bytes] = []
         self._sold: list[bytes] = []
 
     def open(self) -> None:
         """Begin a round: no ticket is sold yet."""
-        self._sold.clear()
+        self._answers.clear()
 
     async def sell(self, number: int) -> None:
         """Sell one to whom the app vouches for: the engine and the store."""
         del number
         response = await issue(cast("Desk", self._guard.counter()), self._page, self._alice, "/ws")
-        self._sold.append(", ".join(json.loads(response.body)["protocols"]).encode())
+        self._answers.append(response.body)
+
+    def hand_over(self, redeemer: TicketOffice) -> None:
+        """Be the page: read the answers, and go with the tickets to *redeemer*."""
+        redeemer._sold = [", ".join(json.loads(answer)["protocols"]).encode() for answer in self._answers]
 
     async def redeem(self, number: int) -> None:
         """Let a handshake in that brings one: every check, the ticket, the store."""

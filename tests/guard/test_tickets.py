@@ -14,6 +14,7 @@ from wsguard.endpoints.messages import EndpointResponse
 from wsguard.engine.ports import Taken
 from wsguard.engine.revocations import RevocationSyntaxError
 from wsguard.engine.sessions import Session
+from wsguard.engine.tickets import ticket_key
 from wsguard.guard import Admission
 from wsguard.store.memory import MemoryStore
 from wsguard.vocabulary.errors import ConfigurationError, StoreError, StoreFull
@@ -284,9 +285,13 @@ def test_two_redeem_at_once() -> None:
 
 
 class Broken(MemoryStore):
-    """A store whose named command fails."""
+    """A store whose named command fails; it counts what it is asked."""
 
     fails: str = ""
+
+    def __init__(self) -> None:
+        super().__init__(Limits(), bytes)
+        self.asked: list[str] = []
 
     async def put(self, *arguments: Any, **options: Any) -> None:
         self._fail("put")
@@ -301,6 +306,7 @@ class Broken(MemoryStore):
         return await super().take(*arguments, **options)
 
     def _fail(self, command: str) -> None:
+        self.asked.append(command)
         if command == self.fails:
             raise StoreError("down")
 
@@ -309,8 +315,8 @@ def test_store_down_refuses() -> None:
     """B-STORE-03: whatever the store cannot do, nobody is let in by it; and it recovers by itself."""
 
     async def scenario() -> None:
-        store = Broken(Limits(), bytes)
-        world = World(store=store)
+        store = Broken()
+        world = World(store=store, limits={"tickets_at_hand": 0})
         store.fails = "put"
         assert refusal_of(await world.buy()) == (503, "store.unavailable")
         store.fails = ""
@@ -322,6 +328,92 @@ def test_store_down_refuses() -> None:
         assert code_of(await world.shake(sold["protocols"])) is None
 
     run(scenario)
+
+
+def test_a_ticket_that_was_sold_here_is_redeemed_by_one_command() -> None:
+    """A store is often a file or a network away: only what decides is asked of it, and that always."""
+
+    async def scenario() -> None:
+        store = Broken()
+        world = World(store=store)
+        sold = await world.ticket()
+        store.fails = "take"
+        assert code_of(await world.shake(sold["protocols"])) == "store.unavailable"
+        store.fails = ""
+        again = await world.ticket()
+        assert code_of(await world.shake(again["protocols"])) is None
+        assert store.asked == ["put", "take", "put", "take"]
+        assert code_of(await world.shake(sold["protocols"])) is None  # that was not spent, and no longer at hand
+        assert store.asked[4:] == ["peek", "take"]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    "shaken",
+    [{}, {"fields": {"Origin": "https://other.test"}}, {"target": b"/second/chat"}],
+    ids=["well placed", "another origin", "another route"],
+)
+def test_a_ticket_at_hand_that_was_redeemed_elsewhere(shaken: dict[str, Any]) -> None:
+    """B-TICKET-01: who sold it says that it is used and not that it is misplaced, as every other process does."""
+
+    async def scenario() -> None:
+        store = Broken()
+        seller, other = World(store=store), World(store=store)
+        sold = await seller.ticket()
+        assert code_of(await other.shake(sold["protocols"])) is None
+        assert code_of(await seller.shake(sold["protocols"], **shaken)) == "ticket.used"
+
+    run(scenario)
+
+
+def test_a_ticket_at_hand_that_the_store_has_lost() -> None:
+    """The store alone lets somebody in: what it does not know is unknown, whoever remembers selling it."""
+
+    async def scenario() -> None:
+        store = Broken()
+        world = World(store=store)
+        sold = await world.ticket()
+        await store.take("tickets", ticket_key(sold["ticket"].rpartition(".")[2]), mark=b"m", now=NOW)
+        assert code_of(await world.shake(sold["protocols"])) == "ticket.used"
+        lost = World(store=Losing(Limits(), bytes))
+        assert code_of(await lost.shake((await lost.ticket())["protocols"])) == "ticket.unknown"
+
+    run(scenario)
+
+
+class Losing(MemoryStore):
+    """A store that keeps nothing, as one whose file was exchanged."""
+
+    async def put(self, *arguments: Any, **options: Any) -> None:
+        pass
+
+
+def test_tickets_at_hand_expire_and_are_bounded() -> None:
+    """`limits.tickets_at_hand` of them, for as long as they can be redeemed; the others are looked up."""
+
+    async def scenario() -> None:
+        store = Broken()
+        world = World(store=store, limits={"tickets_at_hand": 2})
+        sold = [await world.ticket() for _ in range(3)]
+        store.asked.clear()
+        for one in (sold[2], sold[1], sold[0]):
+            assert code_of(await world.shake(one["protocols"])) is None
+        assert store.asked == ["take", "take", "peek", "take"]
+        late = await world.ticket()
+        world.now += 30
+        assert code_of(await world.shake(late["protocols"])) == "ticket.unknown"
+        store.asked.clear()
+        await world.ticket()
+        await world.ticket()
+        assert store.asked == ["put", "put"]
+        assert len(sold_tickets(world)) == 2  # the late one is forgotten, though there was room
+
+    run(scenario)
+
+
+def sold_tickets(world: World) -> dict[bytes, Any]:
+    return world.guard._tickets._at_hand
 
 
 def test_ticket_is_not_logged(capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,11 +22,11 @@ from wsguard.vocabulary.decision import OriginProof, Refusal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from wsguard.engine.ports import Authenticator, Clock, Randomness, Store, WallClock
+    from wsguard.engine.ports import Authenticator, Clock, Randomness, WallClock
     from wsguard.engine.revocations import Revocations
     from wsguard.engine.routes import Route, RouteTable
     from wsguard.engine.sessions import SessionRegistry
-    from wsguard.engine.tickets import Ticket
+    from wsguard.engine.tickets import SoldTickets, Ticket
     from wsguard.vocabulary.bounds import Limits
     from wsguard.vocabulary.identity import Identity
 
@@ -37,14 +37,14 @@ _MARKER = b"x-wsguard"
 @dataclass
 class Desk:
     """
-    Routes, store, sessions and who sells; *sellers* stand in the order of ``sold_for``.
+    Routes, tickets, sessions and who sells; *sellers* stand in the order of ``sold_for``.
 
     *ticket* is None where none are sold: then only the other endpoints answer.
     """
 
     table: RouteTable
     limits: Limits
-    store: Store
+    tickets: SoldTickets
     ticket: Ticket | None
     sellers: Mapping[str, Authenticator]
     sessions: SessionRegistry

@@ -14,7 +14,7 @@ from wsguard.endpoints.messages import answered, json_members, refused
 from wsguard.engine.checks.subprotocols import COMPANION
 from wsguard.engine.limits import address_key
 from wsguard.engine.policy import lacks
-from wsguard.engine.tickets import SPACE, TicketRecord, handle_digest, new_secret, new_ticket
+from wsguard.engine.tickets import TicketRecord, handle_digest, new_secret, new_ticket
 from wsguard.vocabulary import reasons
 from wsguard.vocabulary.decision import Refusal
 
@@ -63,7 +63,7 @@ async def sell(desk: Desk, customer: Customer, client: Client, path: str) -> End
         return refused(lacking, identity)
     now = desk.wall_clock()
     handle = new_secret(desk.randomness)
-    ticket, key = new_ticket(desk.store.name, desk.randomness)
+    ticket, key = new_ticket(desk.tickets.store_name, desk.randomness)
     lifetime = options.lifetime
     if identity.expires_at is not None:
         lifetime = min(lifetime, identity.expires_at - now)
@@ -86,7 +86,7 @@ async def sell(desk: Desk, customer: Customer, client: Client, path: str) -> End
         issued_at=identity.issued_at,
     )
     try:
-        await desk.store.put(SPACE, key, record.encode(), expires_at=record.expires_at, now=now)
+        await desk.tickets.keep(key, record, now=now)
     except Exception as error:  # noqa: BLE001 - fail closed: whatever the store raises refuses (B-STORE-03)
         return refused(Refusal(reasons.STORE_UNAVAILABLE, type(error).__name__))
     members: dict[str, Any] = {

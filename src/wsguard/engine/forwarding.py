@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from wsguard.vocabulary.decision import Accept
     from wsguard.vocabulary.fields import Fields
@@ -44,7 +44,8 @@ _MANAGED = frozenset({b"x-forwarded", b"forwarded", b"x-real-ip", b"x-client-ip"
 _MANAGED_PREFIXES = (b"x-forwarded-", b"x-wsguard-")
 # Visible ASCII but "%": what stands for itself in an identity field.
 _VISIBLE = bytes(byte for byte in range(0x21, 0x7F) if byte != ord("%"))
-LONGEST_IDENTITY_FIELD = 1024
+_LONGEST_IDENTITY_FIELD = 1024
+_LONGEST_CHARACTER = 12  # four bytes of UTF-8, three characters each
 _FOLDED = bytes.maketrans(b"_.", b"--")
 _LONGEST_NAME_KEPT = 64
 _LONGEST_KEPT = 1024  # bytes of names; more are looked at, and remembered by nobody
@@ -146,14 +147,28 @@ def identity_fields(identity: Identity) -> RawFields:
 
     ``%`` and everything outside visible ASCII is percent-encoded (RFC 3986 §2.1); a space stands between values.
     """
-    values = {
-        b"X-WSGuard-Subject": [identity.subject],
-        b"X-WSGuard-Issuer": [identity.issuer],
-        b"X-WSGuard-Method": [identity.method],
-        b"X-WSGuard-Scopes": sorted(identity.scopes),
-        b"X-WSGuard-Groups": sorted(identity.groups),
-    }
-    return [(name, " ".join(map(_encoded, texts)).encode("ascii")) for name, texts in values.items()]
+    return [(name, " ".join(map(_encoded, sorted(texts))).encode("ascii")) for name, texts in _identity_texts(identity)]
+
+
+def overlong_identity_field(identity: Identity) -> str | None:
+    """Return the name of one of these fields that has more than 1 KiB, or None."""
+    for name, texts in _identity_texts(identity):
+        # A character takes twelve bytes at most, so that hardly any field has to be written to know.
+        if len(texts) + _LONGEST_CHARACTER * sum(map(len, texts)) > _LONGEST_IDENTITY_FIELD:
+            written = len(texts) - 1 + sum(len(_encoded(text)) for text in texts)
+            if written > _LONGEST_IDENTITY_FIELD:
+                return name.decode("ascii")
+    return None
+
+
+def _identity_texts(identity: Identity) -> tuple[tuple[bytes, Collection[str]], ...]:
+    return (
+        (b"X-WSGuard-Subject", (identity.subject,)),
+        (b"X-WSGuard-Issuer", (identity.issuer,)),
+        (b"X-WSGuard-Method", (identity.method,)),
+        (b"X-WSGuard-Scopes", identity.scopes),
+        (b"X-WSGuard-Groups", identity.groups),
+    )
 
 
 def _encoded(text: str) -> str:

@@ -16,9 +16,9 @@ from wsguard.engine.authentication import authenticate, is_preflight
 from wsguard.engine.authorization import Requirement
 from wsguard.engine.carriage import in_header
 from wsguard.engine.checks.host import HostRules
-from wsguard.engine.checks.origin import OriginRules
+from wsguard.engine.checks.origin import OriginRules, judge_origin
 from wsguard.engine.checks.target import has_parameter, is_unambiguous
-from wsguard.engine.forwarding import LONGEST_IDENTITY_FIELD, identity_fields
+from wsguard.engine.forwarding import overlong_identity_field
 from wsguard.engine.ports import KeptList
 from wsguard.vocabulary import close_codes, reasons
 from wsguard.vocabulary.bounds import DEFAULTS, Limits, check_bound
@@ -354,10 +354,8 @@ def lacks(policy: Policy, identity: Identity) -> Refusal | None:
     if lacking is not None:
         return lacking
     # An upstream is told who it is in fields, and may cut or refuse long ones: then it would be told something else.
-    for name, value in identity_fields(identity):
-        if len(value) > LONGEST_IDENTITY_FIELD:
-            return Refusal(reasons.IDENTITY_TOO_LONG, name.decode("ascii"))
-    return None
+    field_name = overlong_identity_field(identity)
+    return None if field_name is None else Refusal(reasons.IDENTITY_TOO_LONG, field_name)
 
 
 def _refused(handshake: Handshake, context: Context, refusal: Refusal, identity: Identity | None = None) -> Refuse:
@@ -409,11 +407,6 @@ async def judge_place(
     A Route in its place is judged itself. Returns what was established, its ``origin`` None where no Origin was sent;
     or the Refusal.
     """
-    from wsguard.engine.checks.host import HostCheck
-    from wsguard.engine.checks.origin import judge_origin
-    from wsguard.engine.checks.syntax import SyntaxCheck
-    from wsguard.engine.checks.transport import TransportCheck
-
     if isinstance(path, str):
         target = path.encode("utf-8", "surrogatepass")
         route, is_clear = table.find(target), is_unambiguous(target, table)
@@ -424,7 +417,7 @@ async def judge_place(
     refused = await _ask_lists(handshake, context, always=True) if context.policy.keeps_lists else None
     if refused is not None:
         return Refusal(refused.reason, refused.detail)
-    for check in (SyntaxCheck(), TransportCheck(), HostCheck()):
+    for check in _place_checks():
         verdict = check.check(handshake, context)
         if isinstance(verdict, Refusal):
             return verdict
@@ -437,6 +430,13 @@ async def judge_place(
             return verdict
         _keep_what_was_proven(context, verdict)
     return context
+
+
+@cache
+def _place_checks() -> Sequence[Check]:
+    from wsguard.engine.checks import HostCheck, SyntaxCheck, TransportCheck  # late, as in _order
+
+    return SyntaxCheck(), TransportCheck(), HostCheck()
 
 
 async def _ask_lists(handshake: Handshake, context: Context, *, always: bool = False) -> Refuse | None:

@@ -53,6 +53,8 @@ class Route:
     origin_list: OriginList | None = None
     host_list: HostList | None = None
     terms: RouteTerms = field(init=False, repr=False, compare=False)
+    takes_tickets: bool = field(init=False, repr=False, compare=False)
+    """Whether a ticket opens sockets here."""
     _stem: bytes = field(init=False, repr=False, compare=False)
     _is_exact: bool = field(init=False, repr=False, compare=False)
 
@@ -60,13 +62,9 @@ class Route:
         """Refuse a path that is none. Raises RouteSyntaxError."""
         check_route_path(self.path)
         object.__setattr__(self, "terms", self.policy.terms(self.path))
+        object.__setattr__(self, "takes_tickets", any(one.name == "ticket" for one in self.authenticators))
         object.__setattr__(self, "_is_exact", not self.path.endswith("/*"))
         object.__setattr__(self, "_stem", self.path.removesuffix("/*").encode("ascii"))
-
-    @property
-    def takes_tickets(self) -> bool:
-        """Tell whether a ticket opens sockets here."""
-        return any(one.name == "ticket" for one in self.authenticators)
 
     def hides(self, later: Route) -> bool:
         """Tell whether everything that *later* matches is matched here already."""

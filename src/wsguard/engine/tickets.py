@@ -22,7 +22,7 @@ from wsguard.vocabulary.identity import Identity
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from wsguard.engine.ports import Randomness
+    from wsguard.engine.ports import Randomness, Store, Taken
 
 SPACE = "tickets"
 PREFIX = "wsguard.ticket."
@@ -116,6 +116,49 @@ class TicketRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     def decode(cls, data: bytes) -> TicketRecord:
         """Read what `encode` wrote. Raises msgspec.DecodeError for anything else."""
         return msgspec.msgpack.decode(data, type=cls)
+
+
+class SoldTickets:
+    """
+    The tickets in *store*, under their keys.
+
+    The *most_at_hand* that this process sold last are found without it: who they are for does not change, and whether
+    one was redeemed is for `take` to say, which always asks the store.
+    """
+
+    def __init__(self, store: Store, most_at_hand: int) -> None:
+        self._store = store
+        self._most_at_hand = most_at_hand
+        self._at_hand: dict[bytes, TicketRecord] = {}
+
+    @property
+    def store_name(self) -> str:
+        """What a ticket names that this store made."""
+        return self._store.name
+
+    async def keep(self, key: bytes, record: TicketRecord, *, now: float) -> None:
+        """Keep a ticket that is sold. Raises what the store raises; nothing is sold then."""
+        await self._store.put(SPACE, key, record.encode(), expires_at=record.expires_at, now=now)
+        at_hand = self._at_hand
+        at_hand[key] = record
+        # In the order in which they were sold, which is nearly that in which they expire.
+        while at_hand and (len(at_hand) > self._most_at_hand or at_hand[next(iter(at_hand))].expires_at <= now):
+            del at_hand[next(iter(at_hand))]
+
+    def at_hand(self, key: bytes, *, now: float) -> TicketRecord | None:
+        """Return a ticket that was sold here lately. It may have been redeemed elsewhere."""
+        record = self._at_hand.get(key)
+        return record if record is not None and record.expires_at > now else None
+
+    async def look(self, key: bytes, *, now: float) -> TicketRecord | Taken:
+        """Return a ticket that can be redeemed, else what is in its place. Raises what the store raises."""
+        found = await self._store.peek(SPACE, key, now=now)
+        return found if found.value is None else TicketRecord.decode(found.value)
+
+    async def take(self, key: bytes, *, mark: bytes, now: float) -> Taken:
+        """Redeem a ticket, atomically, and leave *mark* in its place. Raises what the store raises."""
+        self._at_hand.pop(key, None)
+        return await self._store.take(SPACE, key, mark=mark, now=now)
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from wsguard.engine.authenticators.bearer import Bearer
     from wsguard.engine.ports import Authenticator, Clock, HostList, OriginList, Randomness, Store
-    from wsguard.engine.tickets import Ticket
+    from wsguard.engine.tickets import SoldTickets, Ticket
     from wsguard.identity.allow_lists import OpenList
     from wsguard.identity.outbound import Outbound
     from wsguard.observe.decision_log import DecisionLog
@@ -64,6 +64,7 @@ class World:
     clock: Clock
     log: DecisionLog
     store: Store
+    tickets: SoldTickets
     bearer: Bearer | None
     outbound: Sequence[str]
     outbound_ca: str | Path | None
@@ -229,7 +230,7 @@ class Assembly:
             seller = self._found("ticket.sold_for", name)
             if seller is not None:
                 self.sellers[name] = seller
-        self.tickets = TicketAuthenticator(self.world.store, self.sellers, self.world.on_replay)
+        self.tickets = TicketAuthenticator(self.world.tickets, self.sellers, self.world.on_replay)
         self._known["ticket"] = self.tickets
 
     def _found(self, key: str, name: str) -> Authenticator | None:

@@ -33,7 +33,7 @@ from wsguard.engine.authentication import challenged
 from wsguard.engine.limits import AddressLimits, address_key
 from wsguard.engine.policy import Policy, decide, origin_has_passed, refused_by
 from wsguard.engine.proxies import TrustedProxies, client_of
-from wsguard.engine.tickets import SPACE, handle_digest, new_secret
+from wsguard.engine.tickets import SoldTickets, handle_digest, new_secret
 from wsguard.guard.administration import Administration
 from wsguard.guard.assembly import Assembly, World, written_routes
 from wsguard.guard.live_sockets import NO_SESSION, LiveSockets
@@ -144,6 +144,7 @@ class Guard:
         self.log = DecisionLog(guard_logger(), clock, limits.hints) if log is None else log
         self.addresses = AddressLimits(limits, clock)
         self.store: Store = self._opened_store("memory" if store is None else store)
+        self._tickets = SoldTickets(self.store, limits.tickets_at_hand)
         self.live = LiveSockets(
             limits=limits,
             clock=clock,
@@ -161,6 +162,7 @@ class Guard:
             clock,
             self.log,
             self.store,
+            self._tickets,
             bearer,
             outbound,
             outbound_ca,
@@ -326,7 +328,7 @@ class Guard:
 
     async def _redeem(self, redemption: Redemption, mark: bytes) -> Refusal | None:
         try:
-            taken = await self.store.take(SPACE, redemption.key, mark=mark, now=self.wall_clock())
+            taken = await self._tickets.take(redemption.key, mark=mark, now=self.wall_clock())
         except Exception as error:  # noqa: BLE001 - fail closed: whatever the store raises refuses (B-STORE-03)
             return Refusal(reasons.STORE_UNAVAILABLE, type(error).__name__)
         if taken.value is not None:
@@ -517,7 +519,7 @@ class Guard:
         return Desk(
             table=self.routes,
             limits=self.limits,
-            store=self.store,
+            tickets=self._tickets,
             ticket=ticket,
             sellers=self._assembly.sellers,
             sessions=self.sessions,

@@ -220,6 +220,9 @@ class SQLiteStore:
 
     def _perform(self, jobs: Sequence[Job[_Command]]) -> None:
         """Do *jobs* in their order; writes that follow one another are one transaction."""
+        if len(jobs) == 1:
+            self._try(_do_alone, jobs)
+            return
         for reads, group in groupby(jobs, key=_is_read):
             if reads:
                 for job in group:
@@ -228,7 +231,9 @@ class SQLiteStore:
                 together = list(group)
                 self._try(_do_alone if len(together) == 1 else _do_together, together)
 
-    def _try(self, do: Callable[[sqlite3.Connection, list[Job[_Command]]], None], jobs: list[Job[_Command]]) -> None:
+    def _try(
+        self, do: Callable[[sqlite3.Connection, Sequence[Job[_Command]]], None], jobs: Sequence[Job[_Command]]
+    ) -> None:
         try:
             do(self._connected(), jobs)
         except StoreError as error:
@@ -290,7 +295,7 @@ def _is_read(job: Job[_Command]) -> bool:
     return job.command.how is _How.READ
 
 
-def _do_alone(connection: sqlite3.Connection, jobs: list[Job[_Command]]) -> None:
+def _do_alone(connection: sqlite3.Connection, jobs: Sequence[Job[_Command]]) -> None:
     """Do one command, each of whose statements is a transaction."""
     (job,) = jobs
     if job.command.how is _How.WRITE_DURABLY:
@@ -300,7 +305,7 @@ def _do_alone(connection: sqlite3.Connection, jobs: list[Job[_Command]]) -> None
         job.succeed(job.command.do(connection))
 
 
-def _do_together(connection: sqlite3.Connection, jobs: list[Job[_Command]]) -> None:
+def _do_together(connection: sqlite3.Connection, jobs: Sequence[Job[_Command]]) -> None:
     """Do several in one transaction: what it costs is shared, and so is what hinders it."""
     results: list[tuple[Job[_Command], object]] = []
     with _synced(connection) if any(job.command.how is _How.WRITE_DURABLY for job in jobs) else nullcontext():
@@ -319,7 +324,7 @@ def _do_together(connection: sqlite3.Connection, jobs: list[Job[_Command]]) -> N
         job.succeed(result)
 
 
-def _fail(jobs: list[Job[_Command]], cause: Exception, text: str | None = None) -> None:
+def _fail(jobs: Sequence[Job[_Command]], cause: Exception, text: str | None = None) -> None:
     """Give each caller an error of his own: they are raised on several stacks."""
     kind = type(cause) if isinstance(cause, StoreError) else StoreError
     for job in jobs:

@@ -25,6 +25,11 @@ _KEY = "store"
 _NAME_BYTES = 4
 _APPLICATION = 0x57534764  # "WSGd": file(1) and we tell by it whose file this is
 _VERSION = 1
+_JOURNAL_PAGES = 4_000
+"""
+After so many pages, of 4 KiB, the journal is written into the file: SQLite's default is 1,000. Tickets are found by
+hashes, so nearly every page of the index is written each time, however many tickets have come.
+"""
 _BROKEN = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})  # the last: no such table
 # The totals are kept by triggers: they change in the same transaction as the rows, whoever changes them. A file's owner
 # may look into it; its user_version says when to change this text.
@@ -96,6 +101,7 @@ def connect(path: Path, busy_seconds: float) -> sqlite3.Connection:
     )
     try:
         connection.execute("PRAGMA synchronous = NORMAL")  # a crash of ours loses nothing; a power cut the last moment
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_JOURNAL_PAGES}")
         connection.execute("PRAGMA trusted_schema = OFF")
     except BaseException:
         connection.close()

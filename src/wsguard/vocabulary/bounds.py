@@ -126,6 +126,9 @@ BOUNDS: tuple[Bound, ...] = (
         "key_file_age", "seconds", 3600, 1, 86400, "How long API keys count whose file has become bad.", "issuer_age"
     ),
     Bound("revocations", "count", 100_000, 16, 10_000_000, "Revocations remembered, a process.", "about 50 MB"),
+    Bound(
+        "tickets_at_hand", "count", 1024, 0, 1_000_000, "Tickets sold last that need no look into the store.", "1 MB"
+    ),
     Bound("hints", "count", 1024, 16, 100_000, "Different log hints remembered a minute.", "one table"),
     Bound(
         "store_values",
@@ -225,6 +228,7 @@ class Limits:
     key_file_bytes: int = 4 * MIB
     key_file_age: float = 3600
     revocations: int = 100_000
+    tickets_at_hand: int = 1024
     hints: int = 1024
     store_values: int = 100_000
     store_bytes: int = 64 * MIB

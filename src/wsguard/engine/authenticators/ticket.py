@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from wsguard.engine.authentication import same_login
 from wsguard.engine.limits import address_key
-from wsguard.engine.tickets import PREFIX, SPACE, TicketRecord, read_ticket
+from wsguard.engine.tickets import PREFIX, TicketRecord, read_ticket
 from wsguard.vocabulary import reasons
 from wsguard.vocabulary.decision import Redemption, Refusal
 from wsguard.vocabulary.identity import Identity
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from wsguard.engine.policy import Context
-    from wsguard.engine.ports import Authenticator, Carriage, Store
+    from wsguard.engine.ports import Authenticator, Carriage, Taken
+    from wsguard.engine.tickets import SoldTickets
     from wsguard.vocabulary.handshake import Handshake
 
 
@@ -36,8 +37,10 @@ class TicketAuthenticator:
     name: str = "ticket"
     carriage: Carriage = "explicit"
 
-    def __init__(self, store: Store, sellers: Mapping[str, Authenticator], on_replay: Callable[[bytes], None]) -> None:
-        self._store = store
+    def __init__(
+        self, tickets: SoldTickets, sellers: Mapping[str, Authenticator], on_replay: Callable[[bytes], None]
+    ) -> None:
+        self._tickets = tickets
         self._sellers = sellers
         self._on_replay = on_replay
 
@@ -60,23 +63,35 @@ class TicketAuthenticator:
         ticket = read_ticket(sent[0])
         if ticket is None:
             return Refusal(reasons.TICKET_MALFORMED)
-        if ticket.store != self._store.name:
+        if ticket.store != self._tickets.store_name:
             return Refusal(reasons.STORE_NOT_SHARED, setting='store = "sqlite:…", the same for all processes')
-        try:
-            found = await self._store.peek(SPACE, ticket.key, now=context.now)
-        except Exception as error:  # noqa: BLE001 - fail closed: whatever the store raises refuses (B-STORE-03)
-            return Refusal(reasons.STORE_UNAVAILABLE, type(error).__name__)
-        if found.mark is not None:
-            self._on_replay(found.mark)
-            return Refusal(reasons.TICKET_USED)
-        if found.value is None:
-            return Refusal(reasons.TICKET_UNKNOWN)
-        record = TicketRecord.decode(found.value)
-        refusal = _misplaced(record, origin, context) or await self._not_theirs(record, handshake, context)
+        record = self._tickets.at_hand(ticket.key, now=context.now)
+        refusal = None if record is None else await self._unfit(record, origin, handshake, context)
+        if record is None or refusal is not None:
+            # The store has the first word on a ticket that is refused: it may be used, or gone, and not just misplaced.
+            try:
+                found = await self._tickets.look(ticket.key, now=context.now)
+            except Exception as error:  # noqa: BLE001 - fail closed: whatever the store raises refuses (B-STORE-03)
+                return Refusal(reasons.STORE_UNAVAILABLE, type(error).__name__)
+            if not isinstance(found, TicketRecord):
+                return self._gone(found)
+            record = found
+            refusal = await self._unfit(record, origin, handshake, context)
         if refusal is not None:
             return replace(refusal, identity=record.identity())
         context.redemption = Redemption(ticket.key, record.handle, record.sold_by)
         return record.identity()
+
+    def _gone(self, found: Taken) -> Refusal:
+        if found.mark is None:
+            return Refusal(reasons.TICKET_UNKNOWN)
+        self._on_replay(found.mark)
+        return Refusal(reasons.TICKET_USED)
+
+    async def _unfit(
+        self, record: TicketRecord, origin: str | None, handshake: Handshake, context: Context
+    ) -> Refusal | None:
+        return _misplaced(record, origin, context) or await self._not_theirs(record, handshake, context)
 
     async def _not_theirs(self, record: TicketRecord, handshake: Handshake, context: Context) -> Refusal | None:
         if record.sold_by is None:

@@ -76,6 +76,8 @@ def _moved(handshake: Handshake, context: Context) -> Refusal | None:
 
 def is_unambiguous(path: bytes, table: RouteTable) -> bool:
     """Tell whether *path*, without a query, means one place of *table* to every reader, as a handshake's must."""
+    if _PLAIN.fullmatch(path):
+        return b"?" not in path
     if not _ORIGIN_FORM.fullmatch(path) or b"?" in path or _hides_something(path):
         return False
     decoded = decoded_path(path)
@@ -85,7 +87,7 @@ def is_unambiguous(path: bytes, table: RouteTable) -> bool:
 def has_parameter(target: bytes, name: bytes) -> bool:
     """Tell whether a parameter *name*, in any spelling that decodes to it, stands in the query of *target*."""
     query = target.partition(b"?")[2]
-    return any(percent_decode(part.partition(b"=")[0]) == name for part in query.split(b"&"))
+    return bool(query) and any(percent_decode(part.partition(b"=")[0]) == name for part in query.split(b"&"))
 
 
 def _hides_something(path: bytes) -> bool:
