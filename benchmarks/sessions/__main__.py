@@ -10,13 +10,14 @@ import math
 import os
 import resource
 import secrets
+import socket
 import statistics
 import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import trustme
 from rich.console import Console
@@ -26,18 +27,18 @@ from wsguard.identity.key_writer import add_key
 from wsguard.vocabulary.bounds import DEFAULTS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable
 
 HOST = "app.test"
 HOLDERS = 4
 SUBJECTS = 100
+_OWN_FILES = 40
 _START_SECONDS, _OPEN_SECONDS, _CLOSE_SECONDS = 30, 300, 60
 
 CONFIGURATION = """
-listen = ["127.0.0.1:0"]
+{mount}
 cert = "cert.pem"
 key = "key.pem"
-upstream = "http://127.0.0.1:{upstream}"
 origins = ["https://app.test"]
 hosts = ["app.test"]
 admin = "unix:run/admin.sock"
@@ -50,6 +51,13 @@ preauth = 100000
 preauth_address = 100000
 open_address = 100000
 attempts_address = 10000000
+"""
+GATEWAY = """
+listen = ["127.0.0.1:0"]
+upstream = "http://127.0.0.1:{upstream}"
+"""
+RUN = """
+listen = "127.0.0.1:{port}"
 """
 WITH = """
 auth = ["api_key"]
@@ -74,7 +82,7 @@ class Closing:
 
 @dataclass(frozen=True)
 class Result:
-    """All figures. Memory is bytes a session: the gateway's VmRSS with and without a policy that asks who it is."""
+    """All figures. Memory is bytes a session: the server's VmRSS with and without a policy that asks who it is."""
 
     sockets: int
     one_subject: Closing
@@ -92,41 +100,49 @@ class Result:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sessions", description=__doc__)
     parser.add_argument("--sockets", type=int, default=10_000, help="live sockets (default: 10000)")
+    parser.add_argument(
+        "--mount",
+        choices=tuple(_MOUNTS),
+        default="gateway",
+        help="what holds them: wsguard gateway before an app, or wsguard run with the app in its process",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     options = parser.parse_args()
-    # Two descriptors a socket in the gateway, one in a holder; where that is not allowed, fewer sockets must do.
-    wanted = 2 * options.sockets + 1000
+    mount = _MOUNTS[options.mount]
+    # The gateway has two descriptors a socket; where that is not allowed, fewer sockets must do.
+    wanted = mount.files * options.sockets + _OWN_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), max(hard, wanted)))
     allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if allowed < wanted:
-        sys.exit(f"{wanted} open files are needed, {allowed} are allowed: ulimit -n, or --sockets {allowed // 2 - 500}")
+        most = (allowed - _OWN_FILES) // mount.files
+        sys.exit(f"{wanted} open files are needed, {allowed} are allowed: ulimit -n, or --sockets {most}")
     console = Console(width=120)
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
-        sys.exit("two cores are needed: one for the gateway, one for those who hold the sockets and for the app")
+        sys.exit("two cores are needed: one for the server, one for those who hold the sockets and for the app")
     # Children inherit the core of the moment at which they are started.
     os.sched_setaffinity(0, {cores[1]})
-    console.print(f"gateway on core {cores[0]}, sockets and app on core {cores[1]}")
-    result = asyncio.run(_measured(options.sockets, console))
+    console.print(f"wsguard {options.mount} on core {cores[0]}, everything else on core {cores[1]}")
+    result = asyncio.run(_measured(mount, options.sockets, console))
     _show(result, console)
     if options.json is not None:
         options.json.write_text(json.dumps({**asdict(result), "more": result.more}, indent=2) + "\n")
 
 
-async def _measured(count: int, console: Console) -> Result:
+async def _measured(mount: _Mount, count: int, console: Console) -> Result:
     with tempfile.TemporaryDirectory(prefix="wsguard-") as name:
         folder = Path(name)
         keys = await asyncio.to_thread(_written, folder)
         plain = [""] * count
         named = [f"X-API-Key: {keys[number % SUBJECTS]}\r\n" for number in range(count)]
         console.print(f"{count} sockets without a policy that asks …")
-        async with _gateway(folder, WITHOUT) as gateway, _held(folder, gateway, plain):
-            without = gateway.grown() / count
+        async with mount.serve(folder, WITHOUT) as server, _held(folder, server, plain):
+            without = server.grown() / count
         console.print(f"{count} sockets of {SUBJECTS} subjects …")
-        async with _gateway(folder, WITH) as gateway, _held(folder, gateway, named) as sockets:
-            weight = gateway.grown() / count
+        async with mount.serve(folder, WITH) as server, _held(folder, server, named) as sockets:
+            weight = server.grown() / count
             one = await _closed(folder, sockets, {"subject": "subject-0"}, named[0])
             rest = await _closed(folder, sockets, {"issuer": "api_key"}, None)
         return Result(count, one, rest, without, weight)
@@ -152,8 +168,8 @@ def _written(folder: Path) -> list[str]:
     ]
 
 
-class _Gateway:
-    """A running gateway: where it listens, and what its memory has grown by since it listens."""
+class _Server:
+    """A running server: where it listens, and what its memory has grown by since it listens."""
 
     def __init__(self, process: asyncio.subprocess.Process, port: int) -> None:
         self._process = process
@@ -193,25 +209,65 @@ async def _line(process: asyncio.subprocess.Process, seconds: float) -> str:
 
 
 @contextlib.asynccontextmanager
-async def _gateway(folder: Path, policy: str) -> AsyncGenerator[_Gateway]:
+async def _gateway(folder: Path, policy: str) -> AsyncGenerator[_Server]:
     async with _process(sys.executable, "-m", "benchmarks.sessions.upstream") as upstream:
         port = (await _line(upstream, _START_SECONDS)).strip()
         file = folder / "wsguard.toml"
-        file.write_text(CONFIGURATION.format(upstream=port, policy=policy))
+        file.write_text(CONFIGURATION.format(mount=GATEWAY.format(upstream=port), policy=policy))
         async with _process(sys.executable, "-m", "wsguard", "gateway", "--config", str(file)) as process:
             os.sched_setaffinity(process.pid, {_other_core()})
             while (told := json.loads(await _line(process, _START_SECONDS)))["event"] != "gateway.listening":
                 pass
             reading = asyncio.create_task(_read_over(process))
             try:
-                yield _Gateway(process, int(told["on"][0].rpartition(":")[2]))
+                yield _Server(process, int(told["on"][0].rpartition(":")[2]))
             finally:
                 process.terminate()
                 await reading
 
 
+@contextlib.asynccontextmanager
+async def _run(folder: Path, policy: str) -> AsyncGenerator[_Server]:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    file = folder / "run.toml"
+    file.write_text(CONFIGURATION.format(mount=RUN.format(port=port), policy=policy))
+    command = (sys.executable, "-m", "wsguard", "run", "--config", str(file), "benchmarks.sessions.app:app")
+    async with _process(*command) as process:
+        os.sched_setaffinity(process.pid, {_other_core()})
+        reading = asyncio.create_task(_read_over(process))
+        try:
+            await _answers(process, port)
+            yield _Server(process, port)
+        finally:
+            process.terminate()
+            await reading
+
+
+async def _answers(process: asyncio.subprocess.Process, port: int) -> None:
+    """Wait till somebody listens at *port*."""
+    async with asyncio.timeout(_START_SECONDS):
+        while process.returncode is None:
+            with contextlib.suppress(OSError):
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.close()
+                return
+            await asyncio.sleep(0.05)
+    raise RuntimeError(f"wsguard run ended with {process.returncode}")
+
+
+class _Mount(NamedTuple):
+    """How a mount is started, and how many descriptors a socket takes in its process."""
+
+    serve: Callable[[Path, str], contextlib.AbstractAsyncContextManager[_Server]]
+    files: int
+
+
+_MOUNTS = {"gateway": _Mount(_gateway, 2), "run": _Mount(_run, 1)}
+
+
 def _other_core() -> int:
-    """Return the core that nothing of this benchmark but the gateway runs on."""
+    """Return the core that nothing of this benchmark but the server runs on."""
     return next(core for core in range(os.cpu_count() or 1) if core not in os.sched_getaffinity(0))
 
 
@@ -256,14 +312,14 @@ class _Sockets:
 
 
 @contextlib.asynccontextmanager
-async def _held(folder: Path, gateway: _Gateway, headers: list[str]) -> AsyncGenerator[_Sockets]:
+async def _held(folder: Path, server: _Server, headers: list[str]) -> AsyncGenerator[_Sockets]:
     """Open a socket for each of *headers*, in several processes."""
     async with contextlib.AsyncExitStack() as stack:
         holders: list[asyncio.subprocess.Process] = []
         for number in range(HOLDERS):
             command = (sys.executable, "-m", "benchmarks.sessions.holder")
             holder = await stack.enter_async_context(_process(*command))
-            told = {"host": HOST, "port": gateway.port, "headers": headers[number::HOLDERS]}
+            told = {"host": HOST, "port": server.port, "headers": headers[number::HOLDERS]}
             told["authority"] = str(folder / "authority.pem")
             assert holder.stdin is not None
             holder.stdin.write(json.dumps(told).encode() + b"\n")
@@ -289,7 +345,7 @@ async def _closed(folder: Path, sockets: _Sockets, members: dict[str, Any], head
     answered = time.monotonic() - began
     ends = await sockets.ends(headers)
     if answer["closed"] != len(ends):
-        raise RuntimeError(f"the gateway closed {answer['closed']}, {len(ends)} heard of it")
+        raise RuntimeError(f"the server closed {answer['closed']}, {len(ends)} heard of it")
     seconds = sorted(end["at"] - began for end in ends)
     p99 = seconds[math.ceil(0.99 * len(seconds)) - 1]
     return Closing(len(seconds), statistics.median(seconds), p99, seconds[-1], answered)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+import uvloop
 
 from tests.asgi.fake_server import FakeServer, Message, Receive, Send, socket_scope
 from wsguard import Guard, Identity, Policy
@@ -316,6 +318,31 @@ def test_a_close_from_a_thread_happens_in_the_loop() -> None:
         assert (socket.result, socket.server.sent[-1]) == (DISCONNECT, CLOSE)
 
     run(scenario())
+
+
+@pytest.mark.parametrize("runner", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_a_crowd_that_is_closed_at_once_hears_of_it_however_long_it_takes(
+    runner: Callable[[Coroutine[Any, Any, None]], None], decisions: Callable[[str], list[str]]
+) -> None:
+    """
+    The deadline is for clients that read nothing, not for a loop that has thousands to close before this one.
+
+    Measured at 9,900 sockets of one process: 2,611 were cut off without a Close.
+    """
+
+    async def scenario() -> None:
+        socket = Socket(receive_once)  # its close_deadline is 0.1 s
+        task = await socket.open()
+        await socket.wait()
+        socket.session.close(3000, "revoked")
+        while not task.done():
+            time.sleep(0.15)  # noqa: ASYNC251 - this is the crowd: each of its steps takes longer than the deadline
+            await asyncio.sleep(0)
+        await task
+        assert (socket.result, socket.server.sent[-1]) == (DISCONNECT, CLOSE)
+
+    runner(scenario())
+    assert decisions("session.close_unsent") == []
 
 
 class Broken(FakeServer):

@@ -49,11 +49,12 @@ class GuardedSocket:
         "_limit",
         "_loop",
         "_overdue",
+        "_owes_close",
         "_per_second",
         "_receive",
         "_refill",
-        "_released",
         "_send",
+        "_sends_close",
         "_session",
         "_state",
         "_text",
@@ -85,9 +86,8 @@ class GuardedSocket:
         self._end: tuple[int, str, str] | None = None
         self._waiting: asyncio.Task[object] | None = None
         self._cancelled: asyncio.Task[object] | None = None
-        self._released: asyncio.Future[None] | None = None
+        self._owes_close = self._sends_close = self._overdue = False
         self._closer: asyncio.Task[None] | None = None
-        self._overdue = False
         self._text = ""
         self._timers: dict[str, asyncio.TimerHandle] = {}
         limits = accept.terms.limits
@@ -183,7 +183,7 @@ class GuardedSocket:
             if self._cancelled is not task:
                 raise  # somebody else's cancellation
             if task.uncancel() > cancelling:
-                self._release()
+                self._begin_close()
                 raise  # somebody else's beside ours
             return await self._ended()
         finally:
@@ -275,37 +275,45 @@ class GuardedSocket:
         self._session.note_end(code, reason)
         self._text = text
         self._state = "ended"
-        if self._waiting is not None:
-            self._released = self._loop.create_future()
+        self._owes_close = True
+        if self._waiting is None:
+            self._begin_close()
+        else:
             self._cancelled = self._waiting
             self._waiting.cancel()
-        # A task of its own: the app may be anywhere, and a client that reads nothing must not hold whoever closes.
-        self._closer = self._loop.create_task(self._send_close(code, text))
+            # It may be held up on its way here.
+            self._timers["close"] = self._loop.call_later(self._guard.limits.close_deadline, self._begin_close)
+
+    def _begin_close(self) -> None:
+        """Send the close that we owe, if we do: the app waits for no message any more, or for too long."""
+        if self._owes_close and self._end is not None:
+            self._owes_close = False
+            # A task of its own: the app may be anywhere, and a client that reads nothing must not hold whoever closes.
+            self._closer = self._loop.create_task(self._send_close(self._end[0], self._text))
 
     async def _send_close(self, code: int, text: str) -> None:
+        self._sends_close = True
         try:
-            if self._released is not None:
-                await asyncio.wait([self._released], timeout=self._guard.limits.close_deadline)
             await self._send({"type": "websocket.close", "code": code, "reason": text})
         except Exception as error:  # noqa: BLE001 - servers raise what they like at a socket that is gone
             self._tell_unsent(type(error).__name__)
 
     async def _close_sent(self) -> None:
         """
-        Wait until the close of ours is sent, if there is one: at most ``close_deadline``.
+        Wait until the close of ours is sent, if there is one: at most ``close_deadline`` from when its turn has come.
 
         Behind that it is left to be sent: a client may read nothing, and granian 2.8 may hold it until the client
-        speaks, where the app waits in the server's own receive.
+        speaks, where the app waits in the server's own receive. Among thousands that are closed at once the turn of one
+        may come after a second, and it must not be given up before.
         """
-        self._release()
-        if self._closer is not None and not self._overdue:
-            done, _ = await asyncio.wait([self._closer], timeout=self._guard.limits.close_deadline)
-            self._overdue = not done
-
-    def _release(self) -> None:
-        """The app waits for no message any more."""
-        if self._released is not None and not self._released.done():
-            self._released.set_result(None)
+        self._begin_close()
+        closer = self._closer
+        while closer is not None and not self._overdue:
+            begun = self._sends_close
+            done, _ = await asyncio.wait([closer], timeout=self._guard.limits.close_deadline)
+            if done:
+                break
+            self._overdue = begun
 
     async def _ended(self) -> Message:
         """Return what the app receives from now on; if the end was ours, the close is sent before."""
