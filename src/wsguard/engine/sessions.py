@@ -75,6 +75,10 @@ class Session(msgspec.Struct, eq=False):
         if self.closing is not None and not self._has_ended:
             closer(*self.closing)
 
+    def unbind(self) -> None:
+        """Let go of who closes the connection: it has ended."""
+        self._closer = None
+
     def close(self, code: int, reason: str, *, cause: str = "") -> None:
         """
         End the connection with a close *code* (RFC 6455 §7.4) and *reason*; only the first call counts.
@@ -125,8 +129,9 @@ class SessionRegistry:
             self._by_handle[session.handle] = session
 
     def remove(self, session: Session) -> None:
-        """Forget *session*; it has ended, and with it what its cookie was held for."""
+        """Forget *session*; it has ended, and with it what its cookie was held for, and who carried its frames."""
         session.recheck = None
+        session.unbind()
         self._live.pop(session.public_id, None)
         if session.handle is not None:
             self._by_handle.pop(session.handle, None)

@@ -257,7 +257,7 @@ class Connection:
             deflate=upgraded.extension is not None,
             socket_limits=accept.terms.limits,
             randomness=services.guard.randomness,
-            on_end=lambda outcome: self._ended(relay, outcome),
+            on_end=self._ended,
         )
         # Register, then look whether it is revoked, then send the 101: nothing slips between.
         stands = services.guard.live.register(session)

@@ -132,6 +132,8 @@ class Listener:
             except asyncio.CancelledError:
                 if not stream.lost:
                     raise
+            finally:
+                stream.on_lost = None  # a socket that lives on needs no task, and would hold it
         except ssl.SSLCertVerificationError as error:
             # A stale CRL stops every client at once: the operator must not have to guess why.
             self._hint_at_certificate(f"{error.verify_message}: client_certificate.ca, client_certificate.crl", peer)
