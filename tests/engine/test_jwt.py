@@ -33,6 +33,8 @@ from tests.engine.tokens import (
     token,
 )
 from tests.identity.open import World
+from wsguard.engine.revocations import Revocation, Revocations
+from wsguard.engine.tokens.early import EarlyTokens
 from wsguard.engine.tokens.jwk import KeySet, VerificationKey
 from wsguard.engine.tokens.jws import UnverifiedToken, decode_base64url, read_compact, read_object
 from wsguard.engine.tokens.jwt import JWT
@@ -123,6 +125,54 @@ def test_claims_become_an_identity(claims: dict[str, Any], changes: dict[str, An
     assert isinstance(answer, Identity)
     assert {name: getattr(answer, name) for name in expected} == expected
     assert answer.method == "bearer"
+
+
+def test_a_token_that_came_before_its_iat_is_as_old_as_it_is(tmp_path: Path, outbound: Outbound) -> None:
+    """
+    An issuer's clock may be ahead: whoever is thrown out must not come back with the same token when its ``iat`` is past.
+
+    It is known by what was signed: an ECDSA signature has a second form that verifies, too.
+    """
+    path = tmp_path / "jwks.json"
+    path.write_bytes(public(key_of("ES256")))
+    world = World()
+    tokens = IssuerTokens(
+        [issuer(jwks=f"file:{path}")], outbound=outbound, limits=DEFAULTS, clock=world.clock, log=world.log()
+    )
+
+    def issued_at(text: str, now: float) -> float | None:
+        answer = asyncio.run(tokens.verify(text, now))
+        assert isinstance(answer, Identity), answer
+        assert revocations.revokes(answer) is (answer.issued_at is not None and answer.issued_at <= NOW + 5)
+        return answer.issued_at
+
+    revocations = Revocations([Revocation(NOW + 5, subject="alice")])
+    early = token({"iat": NOW + 30, "exp": NOW + 600})
+    assert issued_at(early, NOW) == NOW
+    assert issued_at(early, NOW + 6) == NOW
+    assert issued_at(early, NOW + 40) == NOW
+    assert issued_at(other_signature_of(early), NOW + 40) == NOW
+    assert issued_at(token({"iat": NOW + 35, "exp": NOW + 601}), NOW + 40) == NOW + 35
+    assert issued_at(token({"iat": NOW + 41, "exp": NOW + 602}), NOW + 40) == NOW + 40
+
+
+def other_signature_of(text: str) -> str:
+    """The same token with the other signature that verifies: (r, n - s) for (r, s)."""
+    order = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+    signed, _, signature = text.rpartition(".")
+    raw = decode_base64url(signature)
+    other = order - int.from_bytes(raw[32:], "big")
+    return f"{signed}.{encoded(raw[:32] + other.to_bytes(32, 'big'))}"
+
+
+def test_as_many_early_tokens_are_remembered_as_the_bound_says() -> None:
+    """The first of them goes first."""
+    early = EarlyTokens(2)
+    texts = [token({"iat": NOW + 30, "jti": str(number), "exp": NOW + 600}) for number in range(3)]
+    for text in texts:
+        judged(text, early=early)
+    answers = [judged(text, now=NOW + 40, early=early) for text in texts]
+    assert [getattr(answer, "issued_at", None) for answer in answers] == [NOW + 30, NOW, NOW]
 
 
 @pytest.mark.parametrize(

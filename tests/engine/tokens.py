@@ -11,9 +11,11 @@ from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 
 from tests.leaks import Kind, secret
+from wsguard.engine.tokens.early import EarlyTokens
 from wsguard.engine.tokens.jwk import KeySet, VerificationKey
 from wsguard.engine.tokens.jws import read_compact
 from wsguard.engine.tokens.jwt import JWT, identify, judge_header
+from wsguard.vocabulary.bounds import DEFAULTS
 from wsguard.vocabulary.decision import Refusal
 from wsguard.vocabulary.identity import Identity
 
@@ -81,7 +83,13 @@ def issuer(**changes: Any) -> JWT:
     return JWT(**written)
 
 
-def judged(text: str, jwt: JWT | None = None, keys: KeySet | None = None, now: float = NOW) -> Identity | Refusal:
+def judged(
+    text: str,
+    jwt: JWT | None = None,
+    keys: KeySet | None = None,
+    now: float = NOW,
+    early: EarlyTokens | None = None,
+) -> Identity | Refusal:
     """Judge a token of *jwt*'s issuer by *keys*, as `IssuerTokens` does once it has them."""
     jwt = issuer() if jwt is None else jwt
     keys = KeySet.read(public(key_of("ES256"))) if keys is None else keys
@@ -94,7 +102,7 @@ def judged(text: str, jwt: JWT | None = None, keys: KeySet | None = None, now: f
     found = keys.find(read.kid, read.header["alg"])
     assert isinstance(found, VerificationKey), found
     assert found.verifies(read)
-    return identify(read, jwt, now)
+    return identify(read, jwt, now, EarlyTokens(DEFAULTS.cookies_seen) if early is None else early)
 
 
 def code(answer: Identity | Refusal) -> str | None:

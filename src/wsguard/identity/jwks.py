@@ -12,6 +12,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, cast
 
+from wsguard.engine.tokens.early import EarlyTokens
 from wsguard.engine.tokens.jwk import SHORTEST_SECRET, KeySet, VerificationKey
 from wsguard.engine.tokens.jws import read_compact, read_object
 from wsguard.engine.tokens.jwt import JWT, identify, judge_header
@@ -54,6 +55,7 @@ class IssuerTokens:
         self._outbound = outbound
         self._clock = clock
         self._log = log
+        self._early = EarlyTokens(limits.cookies_seen)
         self._issuers: dict[str, IssuerKeys] = {}
         errors: list[ConfigurationError] = []
         for jwt in issuers:
@@ -95,7 +97,7 @@ class IssuerTokens:
             return key
         if not key.verifies(read):
             return Refusal(reasons.TOKEN_SIGNATURE, keys.jwt.issuer)
-        return identify(read, keys.jwt, now)
+        return identify(read, keys.jwt, now, self._early)
 
     def stop(self) -> None:
         """End the fetches that are under way. A token afterwards begins a new one."""

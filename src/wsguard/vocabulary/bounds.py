@@ -119,7 +119,15 @@ BOUNDS: tuple[Bound, ...] = (
     Bound("app_answers", "count", 10_000, 16, 1_000_000, "Answers of that app that are remembered.", "lookups"),
     Bound("app_pending", "count", 100, 1, 10_000, "Different questions to it at one time.", "a pool's worth"),
     Bound("rechecks", "count", 32, 1, 10_000, "Live sockets whose session is looked at again at one time.", "ours"),
-    Bound("cookies_seen", "count", 100_000, 16, 10_000_000, "Session cookies whose age is remembered.", "about 20 MB"),
+    Bound(
+        "cookies_seen",
+        "count",
+        100_000,
+        16,
+        10_000_000,
+        "Session cookies whose age is remembered; as many tokens of issuers whose clock is ahead.",
+        "about 20 MB",
+    ),
     Bound("api_keys", "count", 10_000, 1, 1_000_000, "API keys in the key file.", "about 1.5 MB"),
     Bound("key_file_bytes", "bytes", 4 * MIB, KIB, 64 * MIB, "The key file.", "ours"),
     Bound(

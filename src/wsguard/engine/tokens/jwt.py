@@ -20,6 +20,7 @@ from wsguard.vocabulary.identity import LATEST_TIME, Identity
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from wsguard.engine.tokens.early import EarlyTokens
     from wsguard.engine.tokens.jws import JSONObject, UnverifiedToken
 
 SKEW = 60.0
@@ -137,8 +138,12 @@ def judge_header(token: UnverifiedToken, jwt: JWT) -> Refusal | None:
     return None
 
 
-def identify(token: UnverifiedToken, jwt: JWT, now: float) -> Identity | Refusal:
-    """Say whom *token*, whose signature verifies, names at *now* (Unix seconds), or why it does not count."""
+def identify(token: UnverifiedToken, jwt: JWT, now: float, early: EarlyTokens) -> Identity | Refusal:
+    """
+    Say whom *token*, whose signature verifies, names at *now* (Unix seconds), or why it does not count.
+
+    *early* knows what came before its ``iat``.
+    """
     claims = token.claims
     refusal = _wrong_issuer(claims, jwt) or _wrong_audience(claims, jwt) or _wrong_times(claims, now)
     if refusal is not None:
@@ -160,8 +165,7 @@ def identify(token: UnverifiedToken, jwt: JWT, now: float) -> Identity | Refusal
         credential_id=cast("str | None", credential_id),
         sid=cast("str | None", sid),
         expires_at=float(claims["exp"]),
-        # An issuer's clock may be ahead: what lives now was issued by now, or a revocation would pass it over.
-        issued_at=min(float(claims["iat"]), now) if "iat" in claims else None,
+        issued_at=early.issued_at(token, now) if "iat" in claims else None,
     )
 
 
