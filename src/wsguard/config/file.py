@@ -386,6 +386,9 @@ def _convert_table(
             values[key] = _convert_issuers(value, errors)
         elif key == "route" and struct in _ROUTES:
             values[key] = _convert_routes(value, _ROUTES[struct], errors)
+        elif key == "listen" and struct is RunConfig and isinstance(value, list):
+            expected = 'one address, listen = "127.0.0.1:8443"; a list stands in a file of `wsguard gateway`'
+            errors.append(ConfigurationError(name, _found(value), expected))
         else:
             values[key] = _convert_value(value, types[key], name, errors)
     missing = [field.name for field in msgspec.structs.fields(struct) if field.required and field.name not in table]
