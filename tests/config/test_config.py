@@ -558,5 +558,5 @@ def test_what_a_run_configuration_cannot_mean(text: str, told: str, tmp_path: Pa
 def test_a_list_of_addresses_is_the_gateways(tmp_path: Path) -> None:
     """Who starts `wsguard run` with a file of the gateway's is told that, and not merely that a text was expected."""
     (tmp_path / "wsguard.toml").write_text('listen = ["127.0.0.1:8443", "[::1]:8443"]\n')
-    with pytest.raises(ConfigurationErrors, match="one address.* a list stands in a file of `wsguard gateway`"):
+    with pytest.raises(ConfigurationErrors, match=r"one address.* a list stands in a file of `wsguard gateway`"):
         load_run(tmp_path / "wsguard.toml", {}, DevelopmentAuthority.open)
