@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import threading
 import time
@@ -107,9 +108,17 @@ def test_a_loop_that_still_runs_is_left_too(runner: Runner) -> None:
     assert eventfds() == before
 
 
-def test_without_eventfd(monkeypatch: pytest.MonkeyPatch) -> None:
-    """macOS has none: the loop's own means do."""
-    monkeypatch.delattr(os, "eventfd")
+def no_descriptor_left(*_: int) -> int:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+@pytest.mark.parametrize("eventfd", [None, no_descriptor_left], ids=["macOS has none", "no descriptor is left"])
+def test_without_eventfd(eventfd: Callable[..., int] | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop's own means do."""
+    if eventfd is None:
+        monkeypatch.delattr(os, "eventfd")
+    else:
+        monkeypatch.setattr(os, "eventfd", eventfd)
 
     async def scenario() -> None:
         doubling = thread()

@@ -85,8 +85,9 @@ class _Callers:
         self._closing = threading.Lock()  # nobody may write to a descriptor whose number is another's by then
         self._event: int | None = None
         if hasattr(os, "eventfd"):
-            self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-            loop.add_reader(self._event, self._woken, self._event)
+            with suppress(OSError):  # no descriptor is left
+                self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+                loop.add_reader(self._event, self._woken, self._event)
 
     def expect(self, job: Job[Any]) -> None:
         """See that *job*'s caller gets an answer in time."""
