@@ -85,9 +85,8 @@ class _Callers:
         self._closing = threading.Lock()  # nobody may write to a descriptor whose number is another's by then
         self._event: int | None = None
         if hasattr(os, "eventfd"):
-            with suppress(OSError):  # no descriptor is left
-                self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-                loop.add_reader(self._event, self._woken, self._event)
+            with suppress(OSError):  # no descriptor is left: the loop's own means must do
+                self._event = self._opened_event()
 
     def expect(self, job: Job[Any]) -> None:
         """See that *job*'s caller gets an answer in time."""
@@ -111,6 +110,15 @@ class _Callers:
         event = self._let_go()
         if event is not None:
             os.close(event)
+
+    def _opened_event(self) -> int:
+        event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        try:
+            self.loop.add_reader(event, self._woken, event)
+        except BaseException:
+            os.close(event)
+            raise
+        return event
 
     def _let_go(self) -> int | None:
         with self._closing:
