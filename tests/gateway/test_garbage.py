@@ -16,9 +16,10 @@ from collections.abc import Callable
 import pytest
 
 from tests.gateway.conftest import StartGateway
-from tests.gateway.gateway_process import DEADLINE, GatewayProcess
+from tests.gateway.gateway_process import GatewayProcess
 from tests.gateway.raw_client import RawClient, frame, handshake
 from tests.gateway.recording_upstream import Received, RecordingUpstream, echo
+from tests.logging_process import DEADLINE
 from wsguard.wire.frames import CLOSE, TEXT
 
 COLLECTING = """

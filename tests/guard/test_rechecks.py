@@ -376,3 +376,24 @@ def test_what_lives_on_is_looked_at_again_after_a_stop() -> None:
         assert (await app.end())[0][0] == 3000
 
     run(scenario)
+
+
+def test_looks_of_a_loop_that_is_gone_do_not_count() -> None:
+    """A loop that is closed in the middle of a look never ends it: the bound must not fill up with such."""
+    app = App(limits=Limits(rechecks=1))
+
+    async def begin() -> None:
+        await app.open()
+        app.gate, app.begun = asyncio.Event(), asyncio.Event()
+        await asyncio.wait_for(app.begun.wait(), DEADLINE)
+
+    gone = asyncio.new_event_loop()
+    gone.run_until_complete(begin())
+    gone.close()
+    app.gate, app.answered = None, asyncio.Event()
+
+    async def scenario() -> None:
+        await app.open()
+        await app.rechecked(2)
+
+    run(scenario)

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 import ssl
-import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,9 +15,8 @@ from tests.asgi.server_process import Certificates, free_port
 from tests.credentials import Visitor
 from tests.docs.running import wait_for_port
 from tests.gateway.recording_upstream import Received, RecordingUpstream, echo
-from tests.leaks import Sink, saw
+from tests.logging_process import LoggingProcess
 
-DEADLINE = 20.0
 APP = """
 import os
 
@@ -55,27 +47,21 @@ def page_or_echo(received: Received) -> None:
         received.sock.sendall(b"HTTP/1.1 200 OK\r\n" + fields + b"a page")
 
 
-class Mount:
-    """One running mount; *log* holds every JSON line so far."""
+class Mount(LoggingProcess):
+    """One running mount that listens."""
 
     def __init__(
         self, command: list[str], folder: Path, port: int, visitor: Visitor, reached: Callable[[], int]
     ) -> None:
         self.visitor = visitor
-        self.log: list[dict[str, Any]] = []
-        self._changed = threading.Condition()
-        self._printed: list[bytes] = []
         self._reached = reached
-        self._errors = (folder / "mount.stderr").open("w+b")
-        self.process = subprocess.Popen(
+        super().__init__(
             [sys.executable, "-m", "wsguard", *command],
-            cwd=folder,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(folder)},
+            errors=folder / "mount.stderr",
+            called="a mount",
+            folder=folder,
+            environment={"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(folder)},
         )
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
         try:
             wait_for_port(port, lambda: self.process.poll() is not None)
         except AssertionError:
@@ -87,63 +73,15 @@ class Mount:
         """Somebody who comes without an Origin."""
         return replace(self.visitor, origin=None)
 
-    def events(self, event: str, after: int = 0) -> list[dict[str, Any]]:
-        """The lines of this event behind index *after*."""
-        with self._changed:
-            return [line for line in self.log[after:] if line["event"] == event]
-
-    def wait_for(self, event: str, after: int = 0, **values: Any) -> dict[str, Any]:
-        """Return the first line behind index *after* with this event and these values, waiting for it."""
-        end = time.monotonic() + DEADLINE
-        with self._changed:
-            while True:
-                for line in self.log[after:]:
-                    if line["event"] == event and all(line.get(key) == value for key, value in values.items()):
-                        return line
-                assert time.monotonic() < end, f"no {event} {values} in {self.log[after:]}\n{self.stderr()}"
-                self._changed.wait(0.2)
-
-    def reason_of(self, request_id: str) -> str:
-        """The logged reason of one refusal."""
-        return str(self.wait_for("handshake.refused", request_id=request_id)["reason"])
-
     def reached(self) -> int:
         """How many handshakes the app has been asked for."""
         return self._reached()
-
-    def stderr(self) -> str:
-        """What it has written there."""
-        return Path(self._errors.name).read_text("utf-8", "replace")
 
     def stderr_faults(self) -> list[str]:
         """What tells of a fault there."""
         return [
             line for line in self.stderr().splitlines() if "Traceback" in line or "Error" in line or "never" in line
         ]
-
-    def stop(self) -> int:
-        """SIGTERM, its end, and its exit code. A second call changes nothing."""
-        if self.process.poll() is None:
-            self.process.terminate()
-        code = self.process.wait(DEADLINE)
-        if self._errors.closed:
-            return code
-        self._reader.join(DEADLINE)
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-        self._errors.close()
-        saw(Sink.STDOUT, b"".join(self._printed), "a mount")
-        saw(Sink.JSON_LOG, b"".join(line for line in self._printed if line.startswith(b"{")), "a mount")
-        saw(Sink.STDERR, self.stderr(), "a mount")
-        return code
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for raw in self.process.stdout:
-            self._printed.append(raw)
-            with contextlib.suppress(ValueError), self._changed:
-                self.log.append(json.loads(raw))
-                self._changed.notify_all()
 
 
 class StartMount:
