@@ -13,10 +13,11 @@ from tests.docs.blocks import ROOT
 
 
 @pytest.mark.slow
-def test_every_socket_is_opened_and_closed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mount", ["gateway", "run"])
+def test_every_socket_is_opened_and_closed(mount: str, tmp_path: Path) -> None:
     """Two hundred: two of the one subject, the rest of everybody; each heard of its end."""
     path = tmp_path / "report.json"
-    command = [sys.executable, "-m", "benchmarks.sessions", "--sockets", "200", "--json", str(path)]
+    command = [sys.executable, "-m", "benchmarks.sessions", "--mount", mount, "--sockets", "200", "--json", str(path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     figures = json.loads(path.read_text())
