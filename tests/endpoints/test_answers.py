@@ -543,3 +543,25 @@ def test_the_session_endpoint_judges_as_the_sale_does() -> None:
         assert await ask() == (401, "session.revoked")
 
     run(scenario)
+
+
+def test_whoever_asks_about_sessions_is_counted() -> None:
+    """
+    B-FRAME-08: as often as an address may knock, it may ask how its credential would fare, good or bad.
+
+    Else a password that `ask` verifies would be guessed here, past the bound of the handshakes.
+    """
+
+    async def scenario() -> None:
+        world = World(limits={"attempts_address": 2})
+
+        async def ask(key: str, peer: str = "192.0.2.7") -> EndpointResponse:
+            return await world.ask("/.wsguard/session?path=/ws/chat", {"X-Key": key}, method="GET", peer=peer)
+
+        assert [(await ask(key)).status for key in ("bad", "alice")] == [401, 200]
+        over = await ask("alice")
+        assert refusal_of(over) == (429, "limits.address")
+        assert fields_of(over)["retry-after"] == "30"
+        assert (await ask("alice", peer="192.0.2.8")).status == 200
+
+    run(scenario)
