@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 import sqlite3
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.engine.make import handshake
-from tests.guard.world import Key, World, code_of, refusal_of
+from tests.guard.world import NOW, Key, World, code_of, refusal_of
 from wsguard import ConfigurationError, Guard, Identity, Policy, SessionLookup
 from wsguard.engine.sessions import Session
 from wsguard.guard.shared_news import SharedNews
@@ -120,6 +121,28 @@ def test_a_revocation_outlives_a_restart(tmp_path: Path) -> None:
         assert code_of(await after.shake([], ALICE)) == "session.revoked"
         assert refusal_of(await shared.world().buy()) == (401, "session.revoked")
         await after.open([], {"X-Key": "bob"})
+
+    run(tmp_path, scenario)
+
+
+def test_a_revocation_takes_the_place_of_one_that_means_less(tmp_path: Path) -> None:
+    """A logout a day of everybody must not fill the store; one that reaches further back is no reason to forget."""
+
+    async def scenario(shared: Shared) -> None:
+        before = shared.world()
+        for number in range(5):
+            before.now += 10
+            await before.guard.revoke(subject="alice")
+            await before.guard.revoke(subject="alice", sid=f"s{number}")
+        await before.guard.revoke(subject="alice", issued_before=NOW)
+        records = await before.guard.store.read("revocations", after=0, now=before.now)
+        named = [json.loads(record) for _, record in records]
+        assert [one for one in named if "sid" not in one] == [{"subject": "alice", "issued_before": NOW + 50}]
+        assert len(named) == 6
+        await shared.close()
+        after = shared.world()
+        after.now = NOW + 50
+        assert code_of(await after.shake([], ALICE)) == "session.revoked"
 
     run(tmp_path, scenario)
 

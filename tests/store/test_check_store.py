@@ -25,13 +25,13 @@ def failures(results: list[StoreResult]) -> dict[str, str]:
 def test_memory_keeps_every_rule() -> None:
     results = asyncio.run(check_store(memory_store))
     assert failures(results) == {}
-    assert len(results) == 14
+    assert len(results) == 15
 
 
 def test_sqlite_keeps_every_rule_and_those_of_shared_stores(tmp_path: Path) -> None:
     results = asyncio.run(check_store(lambda: sqlite_store(tmp_path)))
     assert failures(results) == {}
-    assert len(results) == 17
+    assert len(results) == 18
 
 
 def test_a_store_may_be_opened_by_a_coroutine() -> None:
@@ -98,11 +98,23 @@ class EmptyIsAbsent(MemoryStore):
 
 
 class OneStream(MemoryStore):
-    async def append(self, stream: str, value: bytes, *, expires_at: float, now: float) -> int:
-        return await super().append("one", value, expires_at=expires_at, now=now)
+    async def append(self, stream: str, value: bytes, **options: Any) -> int:
+        return await super().append("one", value, **options)
 
     async def read(self, stream: str, *, after: int, now: float) -> Sequence[tuple[int, bytes]]:
         return await super().read("one", after=after, now=now)
+
+
+class KeepsEveryRecord(MemoryStore):
+    async def append(self, stream: str, value: bytes, **options: Any) -> int:
+        options.pop("key", None)
+        return await super().append(stream, value, **options)
+
+
+class LooksAtNoRank(MemoryStore):
+    async def append(self, stream: str, value: bytes, **options: Any) -> int:
+        options.pop("rank", None)
+        return await super().append(stream, value, **options)
 
 
 class ReadsBackwards(MemoryStore):
@@ -164,6 +176,8 @@ class OneConnection(MemoryStore):
         (EmptyIsAbsent, "empty_is_not_absent"),
         (OneStream, "stream_is_ordered_and_complete"),
         (ReadsBackwards, "stream_is_ordered_and_complete"),
+        (KeepsEveryRecord, "record_of_a_key_is_replaced"),
+        (LooksAtNoRank, "record_of_a_key_is_replaced"),
         (NeverCloses, "closed_store_raises"),
         (SameName, "instances_are_apart"),
         (BadName, "name_is_eight_hexadecimal_digits"),
@@ -183,8 +197,8 @@ def test_a_store_that_breaks_a_rule_is_found(kind: type[MemoryStore], rule: str)
 class ForgetsNumbers(SQLiteStore):
     """Counts its records anew in each process."""
 
-    async def append(self, stream: str, value: bytes, *, expires_at: float, now: float) -> int:
-        await super().append(stream, value, expires_at=expires_at, now=now)
+    async def append(self, stream: str, value: bytes, **options: Any) -> int:
+        await super().append(stream, value, **options)
         self._count = getattr(self, "_count", 0) + 1
         return self._count
 

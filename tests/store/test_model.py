@@ -27,7 +27,7 @@ SECONDS = st.integers(0, 20)
 
 
 class AgainstModel(RuleBasedStateMachine):
-    """Values: place → (value, mark, expiry). Records: (number, stream, value, expiry)."""
+    """Values: place → (value, mark, expiry). Records: (number, stream, value, expiry, key, rank)."""
 
     def open(self) -> Store:
         raise NotImplementedError  # each kind of store has a class of its own below
@@ -38,7 +38,7 @@ class AgainstModel(RuleBasedStateMachine):
         self.stores = [self.open()]
         self.now = NOW
         self.values: dict[tuple[str, bytes], tuple[bytes, bytes | None, float]] = {}
-        self.records: list[tuple[int, str, bytes, float]] = []
+        self.records: list[tuple[int, str, bytes, float, bytes | None, int]] = []
         self.number = 0
 
     def teardown(self) -> None:
@@ -88,21 +88,35 @@ class AgainstModel(RuleBasedStateMachine):
         value, mark, _ = self.values.get((space, key), (None, None, 0.0))
         return Taken(value) if mark is None else Taken(None, mark)
 
-    @rule(which=st.integers(0, 1), stream=SPACES, value=VALUES, lifetime=SECONDS)
-    def append(self, which: int, stream: str, value: bytes, lifetime: int) -> None:
-        kept = [record[2] for record in self.records]
+    @rule(
+        which=st.integers(0, 1),
+        stream=SPACES,
+        value=VALUES,
+        lifetime=SECONDS,
+        key=st.none() | st.sampled_from([b"x", b"y"]),
+        rank=st.integers(0, 3),
+    )
+    def append(self, which: int, stream: str, value: bytes, lifetime: int, key: bytes | None, rank: int) -> None:
+        before = [record for record in self.records if key is not None and (record[1], record[4]) == (stream, key)]
+        kept = [record[2] for record in self.records if record not in before]
         fits = len(kept) < LIMITS.store_values and sum(map(len, kept)) + len(value) <= LIMITS.store_bytes
         try:
-            command = self.store(which).append(stream, value, expires_at=self.now + lifetime, now=self.now)
+            command = self.store(which).append(
+                stream, value, expires_at=self.now + lifetime, now=self.now, key=key, rank=rank
+            )
             number = self.do(command)
         except StoreFull:
             assert not fits
             return
+        if any(record[5] > rank for record in before):
+            assert [number] == [record[0] for record in before]
+            return
         assert fits
         assert number > self.number
         self.number = number
+        self.records = [record for record in self.records if record not in before]
         if lifetime:
-            self.records.append((number, stream, value, self.now + lifetime))
+            self.records.append((number, stream, value, self.now + lifetime, key, rank))
 
     @rule(which=st.integers(0, 1), stream=SPACES, back=st.integers(0, 20))
     def read(self, which: int, stream: str, back: int) -> None:

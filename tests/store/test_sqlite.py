@@ -127,7 +127,7 @@ def run_sql(text: str) -> Callable[[Path], None]:
         pytest.param(lambda path: os.truncate(path, 0), "no store of wsguard", "not there yet", id="empty"),
         pytest.param(lambda path: path.write_bytes(b"text" * 2000), "not a database", "move it away", id="text"),
         pytest.param(make_other_database, "no store of wsguard", "not there yet", id="other database"),
-        pytest.param(set_pragma("user_version = 2"), "version 2", "version 1", id="newer"),
+        pytest.param(set_pragma("user_version = 3"), "version 3", "version 2", id="newer"),
         pytest.param(set_pragma("journal_mode = DELETE"), "not in WAL mode", "local disk", id="no WAL"),
         pytest.param(run_sql("DROP TABLE store"), "no such table", "move it away", id="no table"),
         pytest.param(run_sql("DELETE FROM store"), "without a name", "move it away", id="no name"),
@@ -716,7 +716,7 @@ def test_no_command_looks_at_all_rows(tmp_path: Path) -> None:
     import wsguard.store.local as module
 
     sqlite_store(tmp_path)
-    statements = [module._FIND, module._PUT, module._TAKE, module._APPEND, module._READ]
+    statements = [module._FIND, module._PUT, module._TAKE, module._APPEND, module._ABOVE, module._READ]
     statements += [text for kind in (module._ENTRIES, module._RECORDS) for text in kind]
     with closing(sqlite3.connect(tmp_path / "wsguard.db")) as connection:
         for statement in statements:

@@ -143,12 +143,18 @@ class Store(Protocol):
         """
         ...
 
-    async def append(self, stream: str, value: bytes, *, expires_at: float, now: float) -> int:
+    async def append(
+        self, stream: str, value: bytes, *, expires_at: float, now: float, key: bytes | None = None, rank: float = 0
+    ) -> int:
         """
         Append *value* to *stream*, where it stays until *expires_at*, also if the machine loses its power.
 
         Return its number: above 0 and above every number before it, of this and of other processes, with gaps. Raises
         StoreFull as `put` does; the bound of the streams is their own, so that no flood of values keeps a record out.
+
+        A record with a *key* takes the place of the one in this stream that has the key and no higher *rank*: whoever
+        reads on hears of it, and nobody needs the other any more. Where there is one of a higher rank nothing is
+        appended, and that one's number is returned.
         """
         ...
 

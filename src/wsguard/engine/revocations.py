@@ -70,6 +70,11 @@ class Revocation:
         return identity.issued_at is None or int(identity.issued_at) <= int(self.issued_before)
 
     @property
+    def names(self) -> tuple[str | None, ...]:
+        """What it names, in one order; None where it names nothing of that kind."""
+        return tuple(getattr(self, name) for name in _NAMES)
+
+    @property
     def members(self) -> dict[str, Any]:
         """What `read` reads: the names that it has, and ``issued_before``."""
         named = {name: getattr(self, name) for name in _NAMES if getattr(self, name) is not None}
@@ -122,7 +127,7 @@ class Revocations:
         name = next(name for name in _NAMES if getattr(revocation, name) is not None)
         key = (name, getattr(revocation, name))
         beside = self._by_name.get(key, [])
-        same = [other for other in beside if _names_of(other) == _names_of(revocation)]
+        same = [other for other in beside if other.names == revocation.names]
         if any(other.issued_before >= revocation.issued_before for other in same):
             return
         if not same and self._count >= self._most:
@@ -154,7 +159,3 @@ class Revocations:
             if value is not None and any(one.matches(identity) for one in self._by_name.get((name, value), ())):
                 return True
         return False
-
-
-def _names_of(revocation: Revocation) -> tuple[str | None, ...]:
-    return tuple(getattr(revocation, name) for name in _NAMES)

@@ -12,6 +12,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from wsguard.engine.revocations import Revocation, RevocationSyntaxError
+from wsguard.engine.store_keys import hashed_key
 from wsguard.vocabulary.errors import StoreError
 
 if TYPE_CHECKING:
@@ -91,7 +92,13 @@ class SharedNews:
         """Keep *revocation* for the other processes and over restarts. Raises StoreError."""
         now = self._wall_clock()
         await self._store.append(
-            _REVOCATIONS, revocation.encode(), expires_at=now + self._limits.revocation_age, now=now
+            _REVOCATIONS,
+            revocation.encode(),
+            expires_at=now + self._limits.revocation_age,
+            now=now,
+            # One that names the same and means all that was issued later, too, is enough.
+            key=hashed_key(*revocation.names),
+            rank=revocation.issued_before,
         )
 
     def tell_replay(self, mark: bytes) -> None:

@@ -21,6 +21,11 @@ def check_name(name: str) -> None:
 def check_place(space: str, key: bytes) -> None:
     """Refuse what is no place of a value. Raises StoreError."""
     check_name(space)
+    check_key(key)
+
+
+def check_key(key: bytes) -> None:
+    """Refuse what is no key. Raises StoreError."""
     if not 0 < len(key) <= MOST_KEY_BYTES:
         raise StoreError(f"a key has 1 to {MOST_KEY_BYTES} bytes, this one {len(key)}: use hashed_key")
 

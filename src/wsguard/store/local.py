@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from wsguard.engine.ports import Taken
-from wsguard.store.accepted import check_end, check_name, check_place, check_value
+from wsguard.store.accepted import check_end, check_key, check_name, check_place, check_value
 from wsguard.store.one_thread import Job, OneThread
 from wsguard.store.sqlite_file import connect, identity_of, prepare, primary_code, read_name
 from wsguard.vocabulary.errors import StoreError, StoreFull
@@ -78,7 +78,10 @@ _RECORDS = _Kind(
         DELETE FROM records WHERE number IN (
             SELECT number FROM records WHERE expires_at <= ? ORDER BY expires_at LIMIT ?)
     """,
-    used="SELECT records, record_bytes, NULL FROM totals",
+    used="""
+        SELECT records, record_bytes, (
+            SELECT length(value) FROM records WHERE stream = ? AND key = ? AND rank <= ?) FROM totals
+    """,
 )
 _FIND = "SELECT value, mark FROM entries WHERE space = ? AND key = ? AND expires_at > ?"
 _PUT = """
@@ -92,7 +95,8 @@ _LOOKS = 3
 _TAKE = """
     UPDATE entries SET mark = ? WHERE space = ? AND key = ? AND mark IS NULL AND expires_at > ? RETURNING value
 """
-_APPEND = "INSERT INTO records (stream, value, expires_at) VALUES (?, ?, ?)"
+_APPEND = "INSERT INTO records (stream, value, expires_at, key, rank) VALUES (?, ?, ?, ?, ?)"
+_ABOVE = "SELECT number FROM records WHERE stream = ? AND key = ? AND rank > ? AND expires_at > ?"
 _LAST_NUMBER = "SELECT ifnull(max(seq), 0) FROM sqlite_sequence"
 _READ = "SELECT number, value FROM records WHERE stream = ? AND number > ? AND expires_at > ? ORDER BY number"
 
@@ -183,16 +187,23 @@ class SQLiteStore:
 
         return await self._thread.run(_Command(_How.WRITE, command))
 
-    async def append(self, stream: str, value: bytes, *, expires_at: float, now: float) -> int:
+    async def append(
+        self, stream: str, value: bytes, *, expires_at: float, now: float, key: bytes | None = None, rank: float = 0
+    ) -> int:
         """Append a record; see `wsguard.engine.ports.Store`."""
         check_name(stream)
         check_value(value, self._limits.store_value)
         check_end(expires_at)
+        if key is not None:
+            check_key(key)
 
         def command(connection: sqlite3.Connection) -> int:
+            above = None if key is None else connection.execute(_ABOVE, (stream, key, rank, now)).fetchone()
+            if above is not None:
+                return above[0]
             self._delete_some(connection, _RECORDS, now)
-            self._make_room(connection, _RECORDS, len(value), now, ())
-            number = connection.execute(_APPEND, (stream, value, expires_at)).lastrowid
+            self._make_room(connection, _RECORDS, len(value), now, (stream, key, rank))
+            number = connection.execute(_APPEND, (stream, value, expires_at, key, rank)).lastrowid
             if number is None:
                 raise StoreError("the record got no number")
             self._last_number = number
@@ -278,7 +289,7 @@ class SQLiteStore:
             _delete_expired(connection, kind, now)
 
     def _make_room(
-        self, connection: sqlite3.Connection, kind: _Kind, size: int, now: float, place: tuple[str, bytes] | tuple[()]
+        self, connection: sqlite3.Connection, kind: _Kind, size: int, now: float, place: tuple[object, ...]
     ) -> None:
         while True:
             count, total, replaced = connection.execute(kind.used, place).fetchone()

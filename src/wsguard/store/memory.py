@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from wsguard.engine.ports import Taken
-from wsguard.store.accepted import check_end, check_name, check_place, check_value
+from wsguard.store.accepted import check_end, check_key, check_name, check_place, check_value
 from wsguard.vocabulary.errors import StoreError, StoreFull
 
 if TYPE_CHECKING:
@@ -65,13 +65,18 @@ class _Shelf(Generic[K]):
         slot = self._slots.get(key)
         return slot if slot is not None and slot.expires_at > now else None
 
-    def put(self, slot: _Slot[K], now: float) -> None:
-        """Put *slot* in the place of what its key had. Raises StoreFull where what has not expired leaves no room."""
+    def put(self, slot: _Slot[K], now: float, *, replacing: K | None = None) -> None:
+        """
+        Put *slot* in the place of what its key had, or the key *replacing*.
+
+        Raises StoreFull where what has not expired leaves no room.
+        """
+        old = slot.key if replacing is None else replacing
         self._forget_expired(now, _AT_ONCE)
-        while not self._has_room_for(slot):
+        while not self._has_room_for(slot, old):
             if not self._forget_expired(now, _AT_ONCE):
                 raise StoreFull(f"{len(self)} values, {self._bytes} bytes: see limits.store_values and store_bytes")
-        replaced = self._slots.get(slot.key)
+        replaced = self._slots.pop(old, None)
         self._bytes += slot.size - (0 if replaced is None else replaced.size)
         self._slots[slot.key] = slot
         self._serial += 1
@@ -80,8 +85,8 @@ class _Shelf(Generic[K]):
             self._ends = [end for end in self._ends if self._slots.get(end[2].key) is end[2]]
             heapq.heapify(self._ends)
 
-    def _has_room_for(self, slot: _Slot[K]) -> bool:
-        replaced = self._slots.get(slot.key)
+    def _has_room_for(self, slot: _Slot[K], old: K) -> bool:
+        replaced = self._slots.get(old)
         freed = 0 if replaced is None else replaced.size
         count = len(self._slots) + (replaced is None)
         return count <= self._most and self._bytes - freed + slot.size <= self._most_bytes
@@ -98,18 +103,24 @@ class _Shelf(Generic[K]):
 
 
 class _Stream:
-    """The numbers of one stream, in order; those whose record has expired are dropped when they are half of them."""
+    """
+    The numbers of one stream, in order, and the number and rank of each record that has a key.
 
-    __slots__ = ("_longest", "numbers")
+    Those whose record is gone are dropped when they are half of them.
+    """
+
+    __slots__ = ("_longest", "keyed", "numbers")
 
     def __init__(self) -> None:
         self.numbers: list[int] = []
+        self.keyed: dict[bytes, tuple[int, float]] = {}
         self._longest = _SLACK
 
     def append(self, number: int, records: _Shelf[int]) -> None:
         self.numbers.append(number)
         if len(self.numbers) > self._longest:
             self.numbers = [number for number in self.numbers if number in records]
+            self.keyed = {key: kept for key, kept in self.keyed.items() if kept[0] in records}
             self._longest = 2 * len(self.numbers) + _SLACK
 
 
@@ -180,16 +191,28 @@ class MemoryStore:
                 slot.value, slot.mark = None, mark
             return found
 
-    async def append(self, stream: str, value: bytes, *, expires_at: float, now: float) -> int:
+    async def append(
+        self, stream: str, value: bytes, *, expires_at: float, now: float, key: bytes | None = None, rank: float = 0
+    ) -> int:
         """Append a record; see `wsguard.engine.ports.Store`."""
         check_name(stream)
         check_value(value, self._limits.store_value)
         check_end(expires_at)
+        if key is not None:
+            check_key(key)
         with self._opened():
+            known = self._streams.setdefault(stream, _Stream())
+            replaced, its_rank = (0, 0.0) if key is None else known.keyed.get(key, (0, 0.0))
+            if self._records.get(replaced, now) is None:
+                replaced = 0
+            elif its_rank > rank:
+                return replaced
             number = self._number + 1
-            self._records.put(_Slot(number, value, expires_at, len(value)), now)
+            self._records.put(_Slot(number, value, expires_at, len(value)), now, replacing=replaced)
             self._number = number
-            self._streams.setdefault(stream, _Stream()).append(number, self._records)
+            known.append(number, self._records)
+            if key is not None:
+                known.keyed[key] = (number, rank)
             return number
 
     async def read(self, stream: str, *, after: int, now: float) -> Sequence[tuple[int, bytes]]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _KEY = "store"
 _NAME_BYTES = 4
 _APPLICATION = 0x57534764  # "WSGd": file(1) and we tell by it whose file this is
-_VERSION = 1
+_VERSION = 2
 _JOURNAL_PAGES = 4_000
 """
 After so many pages, of 4 KiB, the journal is written into the file: SQLite's default is 1,000. Tickets are found by
@@ -43,10 +43,12 @@ _SCHEMA = """
     );
     CREATE INDEX entries_by_end ON entries (expires_at);
     CREATE TABLE records (
-        number INTEGER PRIMARY KEY AUTOINCREMENT, stream TEXT NOT NULL, value BLOB NOT NULL, expires_at REAL NOT NULL
+        number INTEGER PRIMARY KEY AUTOINCREMENT, stream TEXT NOT NULL, value BLOB NOT NULL, expires_at REAL NOT NULL,
+        key BLOB, rank REAL NOT NULL
     );
     CREATE INDEX records_by_stream ON records (stream, number);
     CREATE INDEX records_by_end ON records (expires_at);
+    CREATE INDEX records_by_key ON records (stream, key) WHERE key IS NOT NULL;
     CREATE TABLE totals (entries INTEGER NOT NULL, entry_bytes INTEGER NOT NULL,
                          records INTEGER NOT NULL, record_bytes INTEGER NOT NULL);
     INSERT INTO totals VALUES (0, 0, 0, 0);
@@ -58,6 +60,9 @@ _SCHEMA = """
     END;
     CREATE TRIGGER entry_deleted AFTER DELETE ON entries BEGIN
         UPDATE totals SET entries = entries - 1, entry_bytes = entry_bytes - length(OLD.value);
+    END;
+    CREATE TRIGGER record_replaced BEFORE INSERT ON records WHEN NEW.key IS NOT NULL BEGIN
+        DELETE FROM records WHERE stream = NEW.stream AND key = NEW.key AND rank <= NEW.rank;
     END;
     CREATE TRIGGER record_inserted AFTER INSERT ON records BEGIN
         UPDATE totals SET records = records + 1, record_bytes = record_bytes + length(NEW.value);

@@ -80,8 +80,10 @@ class _Bench:
     async def peek(self, store: Store, key: bytes, later: float = 0) -> Taken:
         return await store.peek(_SPACE, key, now=self.now + later)
 
-    async def append(self, store: Store, value: bytes, stream: str = "", lifetime: float = _LIFETIME) -> int:
-        return await store.append(self.stream(stream), value, expires_at=self.now + lifetime, now=self.now)
+    async def append(
+        self, store: Store, value: bytes, stream: str = "", lifetime: float = _LIFETIME, **keyed: Any
+    ) -> int:
+        return await store.append(self.stream(stream), value, expires_at=self.now + lifetime, now=self.now, **keyed)
 
     async def read(
         self, store: Store, after: int = 0, stream: str = "", later: float = 0
@@ -248,6 +250,26 @@ async def _record_is_there_till_the_expiry(bench: _Bench) -> None:
         raise _Broken(f"numbers never go back: {third} after {second}")
 
 
+async def _record_of_a_key_is_replaced(bench: _Bench) -> None:
+    store, key, other = await bench.open(), bench.key(), bench.key("other")
+    lone = await bench.append(store, b"without a key")
+    first = await bench.append(store, b"first", key=key, rank=5)
+    apart = [
+        (lone, b"without a key"),
+        (await bench.append(store, b"of another key", key=other, rank=1), b"of another key"),
+    ]
+    await bench.append(store, b"elsewhere", "other", key=key, rank=9)
+    for value, rank in ((b"same rank", 5), (b"higher rank", 6.5)):
+        number = await bench.append(store, value, key=key, rank=rank)
+        _expect(await bench.read(store, after=first), [*apart[1:], (number, value)], f"read behind the first, {value}")
+        _expect(await bench.read(store), [*apart, (number, value)], f"read from the start, {value}")
+    _expect(await bench.append(store, b"lower rank", key=key, rank=6), number, "the number of one of a lower rank")
+    _expect(await bench.read(store), [*apart, (number, b"higher rank")], "read after one of a lower rank")
+    bench.now += _LIFETIME
+    late = await bench.append(store, b"after its expiry", key=key, rank=1)
+    _expect(await bench.read(store), [(late, b"after its expiry")], "read of one that follows an expired one")
+
+
 async def _cancelled_command_is_nobody_elses(bench: _Bench) -> None:
     """B-STORE-04: the next caller gets his own answer, and the command was done wholly or not at all."""
     store = await bench.open()
@@ -374,6 +396,7 @@ _RULES = (
     _exactly_one_of_many_takes,
     _stream_is_ordered_and_complete,
     _record_is_there_till_the_expiry,
+    _record_of_a_key_is_replaced,
     _cancelled_command_is_nobody_elses,
     _closed_store_raises,
 )
