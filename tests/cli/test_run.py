@@ -352,6 +352,22 @@ def test_slow_connections_end(start: Start, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_short_socket_leaves_no_traceback_on_asyncios_own_loop(start: Start, tmp_path: Path) -> None:
+    """``wsguard[run]`` alone brings no uvloop: whoever looks after a handshake finds its transport gone."""
+    (tmp_path / "uvloop.py").write_text("raise ImportError\n")
+    config = tmp_path / "wsguard.toml"
+    config.write_text('[limits]\nhead_timeout = "1s"\n')
+    run = start("plain_app:app", "--config", str(config), "--origin", "https://app.test")
+    with run.connect() as short:
+        short.sendall(HANDSHAKE.format(target="/ws", host="app.test", origin="https://app.test", more="").encode())
+        assert status(short.recv(65536)) == 101
+    run.wait_for("session.closed")
+    with run.connect() as later:
+        assert later.recv(1) == b""  # its deadline ends later than that of the handshake before
+    assert "Traceback" not in run.output()
+
+
+@pytest.mark.slow
 def test_silent_clients_do_not_hold_up_the_end(start: Start, tmp_path: Path) -> None:
     """SIGTERM: a socket hears 1012 at once; one that never answers, and a page's open connection, cost a bounded time."""
     config = tmp_path / "wsguard.toml"

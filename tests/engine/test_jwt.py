@@ -113,6 +113,7 @@ def test_every_algorithm_that_can_be_listed_verifies(opened: Callable[..., Verif
         ({"jti": "j1", "sid": "s1"}, {}, {"credential_id": "j1", "sid": "s1"}),
         ({"iat": ABSENT}, {}, {"issued_at": None}),
         ({"exp": NOW + 0.5}, {}, {"expires_at": NOW + 0.5}),
+        ({"iat": NOW - 0.5}, {}, {"issued_at": NOW - 1}),
         ({"aud": ["https://other.test", AUDIENCE]}, {}, {}),
         ({"aud": "two"}, {"audience": ("one", "two")}, {}),
         ({"nbf": NOW + 60, "iat": NOW + 60}, {}, {"issued_at": NOW}),

@@ -55,15 +55,28 @@ def test_who_has_no_sid_is_not_meant_by_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("issued_at", "means"),
-    [(NOW - 1, True), (NOW, True), (NOW + 0.9, True), (NOW + 1, False), (None, True), (0.0, True)],
+    ("before", "issued_at", "means"),
+    [
+        (0.4, NOW - 1, True),
+        (0.4, NOW, True),
+        (0.4, NOW + 1, False),
+        (0.4, None, True),
+        (0.4, 0.0, True),
+        (0, NOW, True),
+        (0, NOW + 0.9, True),
+        (0.4, NOW + 0.3, True),
+        (0.4, NOW + 0.4, True),
+        (0.4, NOW + 0.5, False),
+    ],
 )
-def test_the_second_counts_as_older(issued_at: float | None, means: bool) -> None:
-    """``iat`` is a whole second: one of the same second may be the stolen one. A token without ``iat`` is older than any."""
-    assert (
-        Revocation.read({"subject": "alice", "issued_before": NOW + 0.4}, 0.0).matches(who(issued_at=issued_at))
-        is means
-    )
+def test_the_second_counts_as_older(before: float, issued_at: float | None, means: bool) -> None:
+    """
+    ``iat`` is a whole second: one of the same second may be the stolen one. A token without ``iat`` is older than any.
+
+    What clocks of ours have stamped, both times, has fractions: a login right after a revocation is later.
+    """
+    revocation = Revocation.read({"subject": "alice", "issued_before": NOW + before}, 0.0)
+    assert revocation.matches(who(issued_at=issued_at)) is means
 
 
 @pytest.mark.parametrize(

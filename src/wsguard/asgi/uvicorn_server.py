@@ -113,11 +113,11 @@ class GuardedProtocol(HttpToolsProtocol):
         """
         super().handle_websocket_upgrade()
         if not self.transport.is_closing():
-            self.loop.call_later(self.limits.head_timeout, self._end_if_unasked, self.transport)
+            protocol = cast("Any", self.transport.get_protocol())
+            self.loop.call_later(self.limits.head_timeout, self._end_if_unasked, self.transport, protocol)
 
     @staticmethod
-    def _end_if_unasked(transport: asyncio.Transport) -> None:
-        protocol = cast("Any", transport.get_protocol())
+    def _end_if_unasked(transport: asyncio.Transport, protocol: Any) -> None:
         if getattr(protocol, "scope", None) is None:
             transport.abort()
 

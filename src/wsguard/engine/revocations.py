@@ -31,7 +31,12 @@ class RevocationSyntaxError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
-    """One revocation. *issued_before* is in Unix seconds: what was issued in that second or earlier is meant."""
+    """
+    One revocation. *issued_before* is in Unix seconds: what was issued in that second or earlier is meant.
+
+    A token's ``iat`` is a whole second. Where both times have fractions, both are of clocks of ours, and these count:
+    whoever is thrown out everywhere and logs in anew at once is let in.
+    """
 
     issued_before: float
     subject: str | None = None
@@ -67,7 +72,12 @@ class Revocation:
             wanted = getattr(self, name)
             if wanted is not None and getattr(identity, name) != wanted:
                 return False
-        return identity.issued_at is None or int(identity.issued_at) <= int(self.issued_before)
+        issued_at, before = identity.issued_at, self.issued_before
+        if issued_at is None:
+            return True
+        if issued_at % 1 and before % 1:
+            return issued_at <= before
+        return int(issued_at) <= int(before)
 
     @property
     def names(self) -> tuple[str | None, ...]:

@@ -8,6 +8,7 @@ that revocation when its ``iat`` is past: who was thrown out would come back wit
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class EarlyTokens:
 
     def issued_at(self, token: UnverifiedToken, now: float) -> float:
         """Return when *token*, which has an ``iat``, was issued at the latest (Unix seconds)."""
-        claimed = float(token.claims["iat"])
+        claimed = float(math.floor(token.claims["iat"]))  # whole seconds: a revocation means all of its own
         if claimed <= now and not self._came:
             return claimed
         digest = hashlib.sha256(token.signing_input).digest()
