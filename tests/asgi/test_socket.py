@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine
@@ -320,6 +321,15 @@ def test_a_close_from_a_thread_happens_in_the_loop() -> None:
     run(scenario())
 
 
+class TakingTurns(FakeServer):
+    """Its send takes some turns of the loop."""
+
+    async def send(self, message: Message) -> None:
+        for _ in range(3):
+            await asyncio.sleep(0)
+        await super().send(message)
+
+
 @pytest.mark.parametrize("runner", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
 def test_a_crowd_that_is_closed_at_once_hears_of_it_however_long_it_takes(
     runner: Callable[[Coroutine[Any, Any, None]], None], decisions: Callable[[str], list[str]]
@@ -331,7 +341,7 @@ def test_a_crowd_that_is_closed_at_once_hears_of_it_however_long_it_takes(
     """
 
     async def scenario() -> None:
-        socket = Socket(receive_once)  # its close_deadline is 0.1 s
+        socket = Socket(receive_once, server_type=TakingTurns)  # its close_deadline is 0.1 s
         task = await socket.open()
         await socket.wait()
         socket.session.close(3000, "revoked")
@@ -377,9 +387,65 @@ def test_a_close_that_cannot_be_sent_still_ends_the_app(
         await task
         assert socket.result == DISCONNECT
 
+    began = time.monotonic()
     run(scenario())
+    assert time.monotonic() - began < 0.19, "one close_deadline of 0.1 s, not two"
     (line,) = decisions("session.close_unsent")
     assert line.endswith(f"error={error}")
+
+
+class NeverLetsGo(FakeServer):
+    """Its receive goes on however often it is cancelled."""
+
+    async def receive(self) -> Message:
+        waiting = asyncio.ensure_future(super().receive())
+        while not waiting.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([waiting])
+        return waiting.result()
+
+
+def test_a_close_does_not_wait_for_a_receive_that_never_ends() -> None:
+    """After ``close_deadline`` it is sent all the same."""
+
+    async def scenario() -> None:
+        socket = Socket(receive_once, server_type=NeverLetsGo)
+        task = await socket.open()
+        await socket.wait()
+        socket.session.close(3000, "revoked")
+        await asyncio.wait_for(socket.server.closed.wait(), 5)
+        assert not task.done()
+        assert socket.server.sent[-1] == CLOSE
+        socket.server.text("late")
+        await task
+        assert socket.result == DISCONNECT
+
+    run(scenario())
+
+
+def test_a_close_while_the_accept_is_sent_is_the_only_one() -> None:
+    """What came first stands, in the Close and in the log, though the app selects what was not offered."""
+
+    async def scenario() -> None:
+        socket = Socket(receive_once)
+
+        class ClosingMeanwhile(FakeServer):
+            async def send(self, message: Message) -> None:
+                if message["type"] == "websocket.accept":
+                    socket.session.close(3000, "revoked")
+                await super().send(message)
+
+        async def select_what_was_not_offered(scope: Any, receive: Receive, send: Send) -> None:
+            socket.session = session(scope)
+            await receive()
+            await send({"type": "websocket.accept", "subprotocol": "foreign"})
+            await receive()
+
+        server = ClosingMeanwhile(socket_scope(), select_what_was_not_offered)
+        await server.run(WebSocketGuard(server.app, guard=socket.guard))
+        assert [message for message in server.sent if message["type"] == "websocket.close"] == [CLOSE]
+
+    run(scenario())
 
 
 # --- cancellations ----------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from tests.engine.make import POLICY, accepted, handshake, page, reason, verdict
+from wsguard.engine.checks.target import is_unambiguous
 from wsguard.engine.policy import Policy
 from wsguard.engine.routes import Route, RouteSyntaxError, RouteTable, decoded_path, is_dot_segment, route_table
 from wsguard.vocabulary.decision import Refuse
@@ -442,3 +443,24 @@ def test_a_table_without_a_match_has_no_policy_and_no_way_in() -> None:
     table = RouteTable((Route("/ws/*", POLICY),))
     assert reason(page(target=b"/other"), table) == "route.none"
     assert reason(page({"Host": "evil.test"}, target=b"/other"), table) == "host.not_allowed"
+
+
+@pytest.mark.parametrize(
+    ("path", "clear"),
+    [
+        (b"/ws/room", True),
+        (b"/ws//room", True),
+        (b"/ws/room?x=1", False),
+        (b"/ws/%72oom", True),
+        (b"/ws/../ws/room", False),
+        (b"/ws%2Froom", False),
+        (b"//ws", False),
+        (b"/ws/room\xe9", False),
+        (b"/.wsguard/ticket", False),
+        (b"", False),
+        (b"ws", False),
+    ],
+)
+def test_a_path_that_an_endpoint_is_asked_about_has_one_meaning(path: bytes, clear: bool) -> None:
+    """As a handshake's target, and without a query: a ticket is for a path."""
+    assert is_unambiguous(path, route_table([("/ws/*", POLICY), ("/*", POLICY)])) is clear

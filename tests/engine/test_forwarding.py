@@ -6,9 +6,17 @@ import pytest
 
 from tests.engine.make import POLICY, accepted, handshake, page
 from wsguard.engine import forwarding
-from wsguard.engine.forwarding import UpstreamName, forwarded_fields, is_managed, returned_fields
+from wsguard.engine.forwarding import (
+    UpstreamName,
+    forwarded_fields,
+    identity_fields,
+    is_managed,
+    overlong_identity_field,
+    returned_fields,
+)
 from wsguard.engine.policy import Policy
 from wsguard.vocabulary.handshake import Handshake
+from wsguard.vocabulary.identity import Identity
 
 UPSTREAM = UpstreamName("http", "127.0.0.1:8888")
 
@@ -151,3 +159,26 @@ def test_a_long_name_is_judged_and_not_remembered() -> None:
         assert forwarding.is_managed(b"X_Forwarded." + b"a" * 60 + b"%d" % number)
         assert not forwarding.is_managed(b"X-Other-" + b"a" * 60 + b"%d" % number)
     assert forwarding._is_managed.cache_info() == before
+
+
+@pytest.mark.parametrize(
+    ("identity", "overlong"),
+    [
+        (Identity("a" * 1024, "i", "m"), None),
+        (Identity("a" * 1025, "i", "m"), "X-WSGuard-Subject"),
+        (Identity("%" * 341, "i", "m"), None),
+        (Identity("%" * 342, "i", "m"), "X-WSGuard-Subject"),
+        (Identity("😀" * 85, "i", "m"), None),
+        (Identity("😀" * 86, "i", "m"), "X-WSGuard-Subject"),
+        (Identity("\ud800" * 114, "i", "m"), "X-WSGuard-Subject"),
+        (Identity("s", "é" * 171, "m"), "X-WSGuard-Issuer"),
+        (Identity("s", "i", "m", scopes=frozenset(f"scope{n:05d}" for n in range(93))), None),
+        (Identity("s", "i", "m", scopes=frozenset(f"scope{n:05d}" for n in range(94))), "X-WSGuard-Scopes"),
+        (Identity("s", "i", "m", groups=frozenset(["g" * 1025])), "X-WSGuard-Groups"),
+    ],
+)
+def test_an_identity_field_has_at_most_a_kibibyte(identity: Identity, overlong: str | None) -> None:
+    """As it is written: percent-encoded, with a space between names. Whoever looks first looks at the same."""
+    written = {name.decode(): len(value) for name, value in identity_fields(identity)}
+    assert overlong_identity_field(identity) == overlong
+    assert [name for name, size in written.items() if size > 1024] == ([] if overlong is None else [overlong])

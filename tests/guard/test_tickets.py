@@ -350,19 +350,35 @@ def test_a_ticket_that_was_sold_here_is_redeemed_by_one_command() -> None:
 
 
 @pytest.mark.parametrize(
-    "shaken",
-    [{}, {"fields": {"Origin": "https://other.test"}}, {"target": b"/second/chat"}],
-    ids=["well placed", "another origin", "another route"],
+    ("shaken", "revoked", "most"),
+    [
+        ({}, False, 100),
+        ({"fields": {"Origin": "https://other.test"}}, False, 100),
+        ({"target": b"/second/chat"}, False, 100),
+        ({}, True, 100),
+        ({}, False, 1),
+    ],
+    ids=["well placed", "another origin", "another route", "revoked", "too many attempts"],
 )
-def test_a_ticket_at_hand_that_was_redeemed_elsewhere(shaken: dict[str, Any]) -> None:
-    """B-TICKET-01: who sold it says that it is used and not that it is misplaced, as every other process does."""
+def test_a_ticket_at_hand_that_was_redeemed_elsewhere(shaken: dict[str, Any], revoked: bool, most: int) -> None:
+    """B-TICKET-01: who sold it says that it is used, whatever else is wrong, as every other process does."""
 
     async def scenario() -> None:
         store = Broken()
-        seller, other = World(store=store), World(store=store)
+        seller, other = World(store=store, limits={"attempts_address": most}), World(store=store)
         sold = await seller.ticket()
-        assert code_of(await other.shake(sold["protocols"])) is None
+        redeemed = await other.open(sold["protocols"])
+        replays: list[bytes] = []
+        seller.guard.live.replayed = replays.append  # type: ignore[method-assign]
+        tickets = seller.guard._assembly.tickets
+        assert tickets is not None
+        tickets._on_replay = replays.append
+        if revoked:
+            await seller.guard.revoke(subject="alice")
+        if most == 1:
+            assert code_of(await seller.shake([], {"X-Key": "bad"})) == "credential.invalid"
         assert code_of(await seller.shake(sold["protocols"], **shaken)) == "ticket.used"
+        assert replays == [redeemed.public_id.encode()]
 
     run(scenario)
 

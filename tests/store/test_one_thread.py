@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -14,7 +17,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from tests.store.opening import SECONDS
+from tests.store.opening import ROOT, SECONDS
 from wsguard.store.one_thread import Job, OneThread
 from wsguard.vocabulary.errors import StoreError
 
@@ -126,6 +129,91 @@ def test_without_eventfd(eventfd: Callable[..., int] | None, monkeypatch: pytest
         await doubling.close()
 
     asyncio.run(scenario())
+
+
+def test_a_loop_that_cannot_watch_descriptors_is_answered_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the descriptor that was opened for it is closed."""
+
+    async def scenario() -> None:
+        def watches_nothing(*_: object) -> None:
+            raise NotImplementedError
+
+        monkeypatch.setattr(asyncio.get_running_loop(), "add_reader", watches_nothing)
+        before = eventfds()
+        doubling = thread()
+        assert await doubling.run(2) == 4
+        assert eventfds() == before
+        await doubling.close()
+
+    asyncio.run(scenario())
+
+
+@LOOPS
+def test_what_is_answered_while_the_descriptor_is_let_go_is_heard(runner: Runner) -> None:
+    """Nobody else wakes the loop for it."""
+    performed = threading.Event()
+
+    def perform(jobs: Sequence[Job[int]]) -> None:
+        answering(jobs)
+        if jobs[0].command == 7:
+            performed.set()
+
+    async def scenario() -> None:
+        doubling = thread(perform)
+        await doubling.run(1)
+        asking = asyncio.ensure_future(doubling.run(7))
+        await asyncio.sleep(0)
+        assert performed.wait(SECONDS)
+        (callers,) = doubling._callers.values()
+        deadline = time.monotonic() + SECONDS
+        while not callers._answered:  # the thread is about to say so; this loop stands still meanwhile
+            assert time.monotonic() < deadline
+        callers.close()
+        assert await asyncio.wait_for(asking, 1) == 14
+        await doubling.close()
+
+    runner(scenario())
+
+
+@LOOPS
+def test_two_loops_close_at_once(runner: Runner) -> None:
+    """Each lets go of its own, whoever is first."""
+    before = eventfds()
+    for _ in range(20):
+        doubling, together = thread(), threading.Barrier(2)
+
+        async def close(doubling: OneThread[int] = doubling, together: threading.Barrier = together) -> None:
+            await doubling.run(1)
+            together.wait(SECONDS)
+            await doubling.close()
+
+        beside = [threading.Thread(target=lambda close=close: runner(close())) for _ in range(2)]
+        for one in beside:
+            one.start()
+        for one in beside:
+            one.join(SECONDS)
+    gc.collect()
+    assert eventfds() == before
+
+
+def test_a_policy_that_the_operator_has_set_stands() -> None:
+    """`chrt --idle 0 wsguard …` stays idle."""
+    script = (
+        "import asyncio, os\n"
+        "os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))\n"
+        "from tests.store.test_one_thread import thread\n"
+        "def perform(jobs):\n"
+        "    for job in jobs: job.succeed(os.sched_getscheduler(0))\n"
+        "async def main():\n"
+        "    one = thread(perform)\n"
+        "    print(await one.run(1) == os.SCHED_IDLE)\n"
+        "    await one.close()\n"
+        "asyncio.run(main())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=30, check=True
+    )
+    assert done.stdout == "True\n"
 
 
 @LOOPS

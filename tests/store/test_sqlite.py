@@ -750,3 +750,18 @@ def test_a_revocation_is_on_the_disk_when_it_is_told(tmp_path: Path) -> None:
         assert levels[-1] == ("entries", "NORMAL")
 
     run(scenario)
+
+
+def test_the_journal_is_written_into_the_file_seldom(tmp_path: Path) -> None:
+    """Each time costs nearly all pages of the index, and it stays bounded: sixteen mebibytes."""
+
+    async def scenario() -> None:
+        store = sqlite_store(tmp_path)
+        most = 0
+        for number in range(1500):
+            await put(store, hashed_key(str(number)), b"v" * 1000)
+            most = max(most, (tmp_path / "wsguard.db-wal").stat().st_size)
+        assert 8 * 1024 * 1024 < most < 20 * 1024 * 1024
+        await store.aclose()
+
+    run(scenario)

@@ -93,8 +93,9 @@ class Session(msgspec.Struct, eq=False):
             return
         self.closing = (self.close_codes.get(code, code), reason)
         self.cause = cause or reason
-        if self._closer is not None:
-            self._closer(*self.closing)
+        closer = self._closer  # once: another thread may unbind it
+        if closer is not None:
+            closer(*self.closing)
 
     def note_end(self, code: int, reason: str) -> None:
         """Whoever carries the frames ends it already, or its peer has: from now on it is neither renewed nor closed."""

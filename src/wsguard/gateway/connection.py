@@ -245,6 +245,14 @@ class Connection:
         services = self._services
         accept = admission.accept
         session = Session(**admission.facts)
+        # Register, then look whether it is revoked, then send the 101: nothing slips between.
+        stands = services.guard.live.register(session)
+        if not stands:
+            services.guard.sessions.remove(session)
+            raise CredentialWithdrawn
+        if self._stream.lost:
+            services.guard.sessions.remove(session)
+            raise StreamEnded
         relay = Relay(
             session,
             client=self._stream,
@@ -259,14 +267,6 @@ class Connection:
             randomness=services.guard.randomness,
             on_end=self._ended,
         )
-        # Register, then look whether it is revoked, then send the 101: nothing slips between.
-        stands = services.guard.live.register(session)
-        if not stands:
-            services.guard.sessions.remove(session)
-            raise CredentialWithdrawn
-        if self._stream.lost:
-            services.guard.sessions.remove(session)
-            raise StreamEnded
         self._stream.transport.write(switching_protocols(handshake, accept, answer, upgraded, admission.handle))
         services.heartbeat.add(relay)
         services.guard.tell_opened(session)

@@ -163,7 +163,8 @@ def run_gateway(settings: GatewaySettings) -> int:
     sockets = bound_sockets(settings.listen, share=settings.shared_port)
     if settings.guard.admin is not None:
         settings.guard.admin.bind()
-    _spare_the_collector()
+    if settings.engine == "aiofastnet":
+        _spare_the_collector()
     with asyncio.Runner(loop_factory=engine.new_event_loop) as runner:
         return runner.run(_serve(settings, engine, sockets))
 
@@ -171,6 +172,8 @@ def run_gateway(settings: GatewaySettings) -> int:
 def _spare_the_collector() -> None:
     """
     Let the garbage collector look seldom: what ends here is freed without it (tests/gateway/test_garbage.py).
+
+    Not with asyncio's own TLS, which is a ring of objects a connection, each with a quarter of a megabyte.
 
     A full collection looks at every live object, 65 a socket, and nothing else happens meanwhile: with ten thousand
     sockets that took 0.3 s and more, time and again while they came.

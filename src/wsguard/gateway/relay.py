@@ -196,7 +196,7 @@ class RelayEnd(asyncio.BufferedProtocol):
         With ten thousand sockets it looks for half a second, and nothing else happens meanwhile.
         """
         stream.successor = None
-        del self.peer, self._write, self._relay
+        del self.peer, self.transport, self._write, self._relay
 
     def eof_received(self) -> bool:
         """Let the transport close itself: a WebSocket has no half-closed state worth keeping."""

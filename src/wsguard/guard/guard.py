@@ -33,7 +33,7 @@ from wsguard.engine.authentication import challenged
 from wsguard.engine.limits import AddressLimits, address_key
 from wsguard.engine.policy import Policy, decide, origin_has_passed, refused_by
 from wsguard.engine.proxies import TrustedProxies, client_of
-from wsguard.engine.tickets import SoldTickets, handle_digest, new_secret
+from wsguard.engine.tickets import SoldTickets, TicketRecord, handle_digest, new_secret
 from wsguard.guard.administration import Administration
 from wsguard.guard.assembly import Assembly, World, written_routes
 from wsguard.guard.live_sockets import NO_SESSION, LiveSockets
@@ -252,10 +252,33 @@ class Guard:
         if decision.identity is not None:
             refusal = await self._withdrawn_meanwhile(decision.identity)
             if refusal is not None:
-                return self._refused(handshake, decision, refusal)
+                return self._refused(handshake, decision, await self._used(decision) or refusal)
         if retry_after is not None:
-            return Refuse(reasons.LIMITS_ADDRESS, headers=(("Retry-After", str(retry_after)),))
+            return await self._over(handshake, decision, retry_after)
         return decision
+
+    async def _over(self, handshake: Handshake, accept: Accept, seconds: int) -> Refuse:
+        used = await self._used(accept)
+        if used is not None:
+            return self._refused(handshake, accept, used)
+        return Refuse(reasons.LIMITS_ADDRESS, headers=(("Retry-After", str(seconds)),))
+
+    async def _used(self, accept: Accept) -> Refusal | None:
+        """
+        Tell of a ticket that is refused for something else whether it is used, too: that closes its first socket.
+
+        One that was sold here has been believed without a look; the take would tell, and does not come any more.
+        """
+        if accept.redemption is None:
+            return None
+        try:
+            found = await self._tickets.look(accept.redemption.key, now=self.wall_clock())
+        except Exception:  # noqa: BLE001 - whatever the store raises: it is refused anyhow
+            return None
+        if isinstance(found, TicketRecord) or found.mark is None:
+            return None
+        self.live.replayed(found.mark)
+        return Refusal(reasons.TICKET_USED)
 
     async def _withdrawn_meanwhile(self, identity: Identity) -> Refusal | None:
         """Return why *identity*, which was found to be good, does not count: revoked, or nobody can say."""
@@ -307,7 +330,7 @@ class Guard:
         Returns what its session is made of, or the Refuse that comes instead. A refused one spends no ticket.
         """
         if place is not None and not place.admit():
-            return Refuse(reasons.LIMITS_ADDRESS, headers=(("Retry-After", "60"),))
+            return await self._over(handshake, accept, 60)
         facts = self._session_facts(handshake, accept)
         handle = None
         if accept.redemption is not None:

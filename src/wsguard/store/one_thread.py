@@ -85,7 +85,8 @@ class _Callers:
         self._closing = threading.Lock()  # nobody may write to a descriptor whose number is another's by then
         self._event: int | None = None
         if hasattr(os, "eventfd"):
-            with suppress(OSError):  # no descriptor is left: the loop's own means must do
+            # No descriptor is left, or the loop watches none: its own means must do.
+            with suppress(OSError, NotImplementedError):
                 self._event = self._opened_event()
 
     def expect(self, job: Job[Any]) -> None:
@@ -99,11 +100,15 @@ class _Callers:
 
     def close(self) -> None:
         """Let go of the descriptor, on this loop; whoever is answered later hears it by the loop's own means."""
-        self._settle()
         event = self._let_go()
         if event is not None:
             self.loop.remove_reader(event)
             os.close(event)
+        self._settle()  # behind that: what was answered before has not been read, nobody else is woken for it
+
+    def __del__(self) -> None:
+        """A loop that was stopped and never closed has read nothing of what was asked of it."""
+        self.forget()
 
     def forget(self) -> None:
         """Let go of the descriptor of a loop that is closed."""
@@ -231,12 +236,11 @@ class OneThread(Generic[C]):
 
     def _let_go(self, ours: _Callers) -> None:
         with self._lock:
-            everybody = list(self._callers.values())
+            others = [callers for callers in self._callers.values() if callers is not ours]
             self._callers.clear()
-        for callers in everybody:
-            if callers is ours:
-                callers.close()
-            elif callers.loop.is_closed():
+        ours.close()
+        for callers in others:
+            if callers.loop.is_closed():
                 callers.forget()
             else:
                 with suppress(RuntimeError):  # closed meanwhile
@@ -255,9 +259,9 @@ class OneThread(Generic[C]):
     # From here on everything runs in the thread.
 
     def _work(self) -> None:
-        if hasattr(os, "SCHED_BATCH"):
-            # Where both share a core, the loop that wakes us goes on till it waits, as it would without us: sched(7).
-            with suppress(OSError):
+        # Where both share a core, the loop that wakes us goes on till it waits, as it would without us: sched(7).
+        with suppress(AttributeError, OSError):
+            if os.sched_getscheduler(0) == os.SCHED_OTHER:  # else it is what the operator has set
                 os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
         while self._do_what_waits():
             pass

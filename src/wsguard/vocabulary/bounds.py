@@ -135,7 +135,7 @@ BOUNDS: tuple[Bound, ...] = (
     ),
     Bound("revocations", "count", 100_000, 16, 10_000_000, "Revocations remembered, a process.", "about 50 MB"),
     Bound(
-        "tickets_at_hand", "count", 1024, 0, 1_000_000, "Tickets sold last that need no look into the store.", "1 MB"
+        "tickets_at_hand", "count", 1024, 0, 1_000_000, "Tickets sold last that need no look into the store.", "1.5 MB"
     ),
     Bound("hints", "count", 1024, 16, 100_000, "Different log hints remembered a minute.", "one table"),
     Bound(

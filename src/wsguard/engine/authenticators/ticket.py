@@ -75,8 +75,9 @@ class TicketAuthenticator:
                 return Refusal(reasons.STORE_UNAVAILABLE, type(error).__name__)
             if not isinstance(found, TicketRecord):
                 return self._gone(found)
+            if found != record:
+                refusal = await self._unfit(found, origin, handshake, context)
             record = found
-            refusal = await self._unfit(record, origin, handshake, context)
         if refusal is not None:
             return replace(refusal, identity=record.identity())
         context.redemption = Redemption(ticket.key, record.handle, record.sold_by)
