@@ -118,3 +118,28 @@ def test_as_a_person_runs_it(folder: Path) -> None:
     assert "/*" in right.stdout
     assert "warning: no page under /* can ever load" in right.stdout
     assert right.stdout.rstrip().endswith("right, 1 warning")
+
+
+def test_what_is_wrong_as_json(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    """The very case in which a machine asks: each error with its key and the way out, on stdout."""
+    (folder / "wsguard.toml").write_text(TOP + 'htps = "open"\norigins2 = 1\n')
+    with pytest.raises(SystemExit) as ended:
+        main(["check", "wsguard.toml", "--json"])
+    assert ended.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    errors = json.loads(printed.out)["errors"]
+    assert [(one["key"], one["nearest"]) for one in errors] == [("htps", "http"), ("origins2", "origins")]
+
+
+def test_a_store_that_others_could_read_is_found(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    """Starting would refuse it, so looking does; nothing is made."""
+    public = folder / "public"
+    public.mkdir()
+    public.chmod(0o777)
+    (folder / "wsguard.toml").write_text(TOP + 'store = "sqlite:public/wsguard.db"\nauth = ["nobody"]\n')
+    with pytest.raises(SystemExit):
+        main(["check", "wsguard.toml"])
+    told = capsys.readouterr().err
+    assert "public (a folder that everybody may write)" in told
+    assert list(public.iterdir()) == []

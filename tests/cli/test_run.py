@@ -573,3 +573,15 @@ def test_without_the_extra_the_command_says_what_to_install(missing: str, tmp_pa
     assert done.stderr.strip().splitlines() == [
         f"wsguard: wsguard run: found {missing} not installed, expected pip install 'wsguard[run]'"
     ]
+
+
+@pytest.mark.slow
+def test_a_store_for_an_app_with_a_guard_of_its_own_is_not_passed_over(start: Start, tmp_path: Path) -> None:
+    """The app keeps to its guard, whose revocations would be forgotten at a restart though a store was named."""
+    (tmp_path / "worked_app.py").write_text(WORKED.format(store="memory"))
+    (tmp_path / "jwks.json").write_bytes(public(key_of("ES256")))
+    run = start("worked_app:app", "--store", "sqlite:x.db", "--admin", "unix:run/admin.sock", wait=False)
+    assert run.process.wait(DEADLINE) == 2
+    assert "expected Guard(…, store=…) in the app" in run.output()
+    assert "expected Guard(…, admin=…) in the app" in run.output()
+    run.stop()

@@ -44,11 +44,11 @@ DEADLINE_MS = 20_000
 # What the guide leaves to the reader: where tokens come from, and what the user is told.
 AROUND = """<!doctype html><title>chat</title><script type="module">
 const token = () => mint();
-const login = () => window.told = "login", sayNo = () => window.told = "no";
+const login = () => window.told = "login", sayNo = () => window.told = "no", again = () => window.told = "again";
 %s
 socket.onmessage = ({ data }) => window.heard = data;
 socket.onopen = () => window.opened = socket.protocol;
-Object.assign(window, { socket, renew, ask });
+Object.assign(window, { socket, session, ask });
 </script>"""
 
 # The Python of the guide, and the app around it.
@@ -245,7 +245,8 @@ async def renewed_and_refused(context: BrowserContext, port: int) -> None:
         await asyncio.sleep(6)  # the page's timer renews it; without that it would be closed by now
         assert await said(page, "still here") == "alice: still here"
         claims.scope = "read"
-        assert await page.evaluate("renew().catch((status) => status)") == HTTPStatus.FORBIDDEN
+        renewing = 'ask("renew", { session }).catch((status) => status)'
+        assert await page.evaluate(renewing) == HTTPStatus.FORBIDDEN
         assert await told(page) == "no"
 
 
@@ -254,7 +255,7 @@ async def expired(context: BrowserContext, port: int) -> None:
     claims.lifetime = 4
     async with visited(context, port, claims) as page:
         claims.lifetime = -1  # from now on tokens have ended already, so that nothing renews it
-        assert await told(page) == "login"
+        assert await told(page) == "again"
 
 
 async def revoked(context: BrowserContext, port: int, revoke: Callable[[Page], Awaitable[None]]) -> None:

@@ -690,3 +690,29 @@ def test_the_start_says_what_a_restart_forgets() -> None:
     """A lost revocation lets a credential in again: who has credentials is told, once, at start."""
     assert any(notice.startswith("memory store") for notice in World().guard.notices)
     assert Guard(Policy(origins=[APP])).notices == []
+
+
+@pytest.mark.parametrize(
+    ("origins", "host", "expected"),
+    [
+        (["https://app.test:9000"], "app.test", "https://app.test:9000"),
+        (["https://app.test"], "app.test", "https://app.test"),
+        (["https://app.test:9000"], "app.test:9001", "https://app.test:9001"),
+        (["https://other.test:9000"], "app.test", "https://app.test"),
+        (["https://app.test:9000", "https://app.test"], "app.test", None),
+    ],
+)
+def test_a_tickets_address_has_the_port_of_the_pages(origins: list[str], host: str, expected: str | None) -> None:
+    """Else a page at :9000 would be sent to another server, and see no more than 1006."""
+    policy = Policy(origins=origins, hosts=[host], auth=["ticket"])
+
+    def made() -> Guard:
+        return Guard(policy, authenticators=[Key(World())], ticket=Ticket(["key"]))
+
+    if expected is None:
+        with pytest.raises(ConfigurationError, match="pages at https://app.test, https://app.test:9000"):
+            made()
+        return
+    desk = made()._desk
+    assert desk is not None
+    assert desk.public_url == expected

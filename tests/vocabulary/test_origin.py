@@ -80,9 +80,9 @@ NO_ENTRY = [
     ("^https://app.test", "no regular expressions"),
     ("https://app.test$", "no regular expressions"),
     ("https://app.test/", "without the slash"),
-    ("https://app.test/path", "https://app.example.com"),
+    ("https://app.test/path", "an origin without the path: https://app.test"),
     ("app.test", "scheme and host"),
-    ("wss://app.test", "write https://app.test"),
+    ("wss://app.test", "the origin of the page, not of the socket: https://app.test"),
     ("https://*.127.0.0.1", "nothing below"),
 ]
 

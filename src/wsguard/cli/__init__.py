@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.metadata import version as installed_version
 from typing import Annotated
@@ -15,9 +16,9 @@ from wsguard.cli.gateway import gateway
 from wsguard.cli.keys import keys
 from wsguard.cli.run import run
 from wsguard.cli.sessions import sessions
-from wsguard.vocabulary.errors import ConfigurationError
+from wsguard.vocabulary.errors import EXIT_CONFIGURATION, ConfigurationError
 
-EXIT_CONFIGURATION = 2
+_EXIT_SIGPIPE = 141  # what a shell tells of a program that SIGPIPE has ended
 
 app = App(
     name="wsguard",
@@ -70,6 +71,10 @@ def main(arguments: list[str] | None = None) -> None:
     except ConfigurationError as error:
         print(f"wsguard: {error}".replace("\n", "\nwsguard: "), file=sys.stderr)
         sys.exit(EXIT_CONFIGURATION)
+    except BrokenPipeError:
+        # Whoever reads has enough. What is still to be flushed at the end must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(_EXIT_SIGPIPE)
     sys.exit(result if isinstance(result, int) else 0)
 
 

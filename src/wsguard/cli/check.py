@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from cyclopts import Parameter
 
-from wsguard.vocabulary.errors import ConfigurationError
+from wsguard.store.sqlite_file import check_folder
+from wsguard.vocabulary.errors import EXIT_CONFIGURATION, ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,8 +28,8 @@ def check(file: Path, /, *, of: Literal["gateway", "run"] | None = None, as_json
 
     Example: `wsguard check wsguard.toml`
 
-    What is wrong goes to stderr, all of it, and the exit code is 2. What is allowed and probably not meant is shown as
-    a warning.
+    What is wrong goes to stderr, all of it, and the exit code is 2; with --json to stdout. What is allowed and probably
+    not meant is shown as a warning.
 
     Parameters
     ----------
@@ -41,7 +42,13 @@ def check(file: Path, /, *, of: Literal["gateway", "run"] | None = None, as_json
     """
     # A store that is not there yet is made here for the moment: looking changes nothing.
     with tempfile.TemporaryDirectory(prefix="wsguard-") as folder:
-        guard, notices = _loaded(file, of or _kind(file), _unmade_store(file, folder))
+        try:
+            guard, notices = _loaded(file, of or _kind(file), _unmade_store(file, folder))
+        except ConfigurationError as error:
+            if not as_json:
+                raise
+            print(json.dumps({"errors": [_told(one) for one in getattr(error, "errors", (error,))]}))
+            return EXIT_CONFIGURATION
     from wsguard.config.effective import doubts, effective_policies
 
     found = {"routes": effective_policies(guard), "warnings": doubts(guard), "notices": [*guard.notices, *notices]}
@@ -50,6 +57,10 @@ def check(file: Path, /, *, of: Literal["gateway", "run"] | None = None, as_json
     else:
         _print(found)
     return 0
+
+
+def _told(error: ConfigurationError) -> dict[str, str | None]:
+    return {"key": error.key, "found": error.found, "expected": error.expected, "nearest": error.nearest}
 
 
 def _kind(file: Path) -> Literal["gateway", "run"]:
@@ -75,10 +86,10 @@ def _loaded(file: Path, kind: Literal["gateway", "run"], flags: dict[str, Any]) 
 
         run = load_run(file, flags, DevelopmentAuthority.open)
     except ImportError as error:
-        extra = "gateway" if kind == "gateway" else "run"
-        raise ConfigurationError(
-            "wsguard check", f"{error.name} not installed", f"pip install 'wsguard[{extra}]'"
-        ) from None
+        expected = f"pip install 'wsguard[{kind}]'"
+        if kind == "run":
+            expected += ', or upstream = "http://…" in the file, if it is the gateway\'s'
+        raise ConfigurationError("wsguard check", f"{error.name} not installed", expected) from None
     return run.guard, run.notices
 
 
@@ -88,7 +99,11 @@ def _unmade_store(file: Path, folder: str) -> dict[str, Any]:
     if not isinstance(store, str) or not store.startswith(_SQLITE):
         return {}
     path = file.parent / store.removeprefix(_SQLITE)
-    if path.exists() or not path.parent.is_dir():
+    try:
+        check_folder(path)
+    except ConfigurationError:
+        return {}  # told with the rest, when it is opened in earnest
+    if path.exists():
         return {}
     return {"store": f"{_SQLITE}{folder}/wsguard.db"}
 

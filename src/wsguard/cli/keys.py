@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 keys = App(
     name="keys",
-    help="""API keys for programs: made, shown and taken back. A guard that runs sees a change within 2 s.
+    help="""API keys for programs: made, shown and taken back. A guard that runs sees a change within a second.
 
 The file holds hashes, one table a key. `wsguard keys` writes it whole and anew, so comments in it do not survive.""",
 )
@@ -119,7 +119,7 @@ def list_keys(*, config: Path | None = None, file: Path | None = None, as_json: 
 @keys.command
 def revoke(name: str, /, *, config: Path | None = None, file: Path | None = None, as_json: _AsJSON = False) -> int:
     """
-    Take a key out of the file: it opens nothing more, and within 2 s its sockets close.
+    Take a key out of the file: it opens nothing more, and within a second its sockets close.
 
     Example: `wsguard keys revoke robot --file keys.toml`
 

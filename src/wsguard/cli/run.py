@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from wsguard.vocabulary.errors import ConfigurationError
+from wsguard.vocabulary.errors import ConfigurationError, ConfigurationErrors
 
 if TYPE_CHECKING:
     from socket import socket
@@ -187,6 +187,8 @@ def _serve(
         if worker is not None:  # the inner one would be a stranger to the inner ones of the other workers
             raise ConfigurationError("workers", "a policy, and an app with a guard of its own", "one of the two")
         own = None
+    if own is not None and worker is None:
+        _refuse_unheard(settings.guard)
     guard = settings.guard if own is None else own
     if worker is not None:
         join(worker, guard)
@@ -206,6 +208,21 @@ def _serve(
         options=options,
     )
     return serve(served, time.monotonic, sockets)
+
+
+def _refuse_unheard(unused: Guard) -> None:
+    """Refuse a store and an admin socket that were written for *unused*: the app keeps to a guard of its own."""
+    written = {
+        "store": f"{unused.store!r}" if unused.store.is_shared else None,
+        "admin": None if unused.admin is None else f"unix:{unused.admin.path}",
+    }
+    errors = [
+        ConfigurationError(key, f"{value}, and an app with a guard of its own", f"Guard(…, {key}=…) in the app")
+        for key, value in written.items()
+        if value is not None
+    ]
+    if errors:
+        raise ConfigurationErrors(errors)
 
 
 def _serve_as_worker(app: str, settings: RunSettings, options: dict[str, Any], place: WorkerPlace) -> int:

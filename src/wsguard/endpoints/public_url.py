@@ -16,9 +16,9 @@ _EXAMPLE = "https://app.example.com"
 
 def read_public_url(written: str | None, table: RouteTable) -> str:
     """
-    Return the public origin: what is *written*, or https and the only served host.
+    Return the public origin: what is *written*, or the listed origin of the only served host, or https and that host.
 
-    Raises ConfigurationError where it is no https origin, or where none is written and there are several hosts.
+    Raises ConfigurationError where it is no https origin, or where none is written and there are several.
     """
     if written is not None:
         try:
@@ -32,4 +32,9 @@ def read_public_url(written: str | None, table: RouteTable) -> str:
     (only, *others) = hosts or {None}
     if others or not isinstance(only, Host):
         raise ConfigurationError("public_url", "nothing, and several hosts", f"the one that pages use, like {_EXAMPLE}")
-    return f"https://{only}"
+    listed = {origin for route in table.routes for origin in route.policy.origin_rules.exact}
+    pages = {str(one) for one in listed if only.port is None and (one.scheme, one.host) == ("https", only.name)}
+    if len(pages) > 1:
+        found = f"nothing, and pages at {', '.join(sorted(pages))}"
+        raise ConfigurationError("public_url", found, f"the one where sockets are opened, like {_EXAMPLE}")
+    return pages.pop() if pages else f"https://{only}"

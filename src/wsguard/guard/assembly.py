@@ -73,6 +73,18 @@ class World:
     on_withdrawn: Callable[[frozenset[str]], None]
 
 
+_MADE_BY = {
+    "bearer": 'JWT(…) or [jwt."https://…"]',
+    "bearer_subprotocol": 'JWT(…) or [jwt."https://…"]',
+    "api_key": "APIKeys(…) or [api_keys]",
+    "ask": "Ask(…) or [ask]",
+    "basic": "Ask(…) or [ask]",
+    "session_lookup": "SessionLookup(…)",
+    "client_certificate": "[client_certificate] of the gateway",
+    "ticket": "Ticket(…) or [ticket]",
+}
+
+
 @dataclass
 class Assembly:
     """
@@ -238,7 +250,8 @@ class Assembly:
         if authenticator is None and name not in self._broken:  # what is wrong with those is told already
             there = ", ".join(self._known) or "none"
             nearest = nearest_name(name, self._known)
-            self._error(key, repr(name), f"an authenticator that there is ({there})", nearest)
+            made_by = f"; {_MADE_BY[name]} makes it" if name in _MADE_BY else ""
+            self._error(key, repr(name), f"an authenticator that there is ({there}){made_by}", nearest)
         return authenticator
 
     def _route(self, path: str, policy: Policy) -> Route | None:

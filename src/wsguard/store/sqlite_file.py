@@ -80,7 +80,7 @@ def prepare(path: Path, randomness: Randomness, busy_seconds: float) -> str:
     Raises ConfigurationError for what the operator must change, StoreError for what may pass by itself (a lock).
     """
     try:
-        _check_folder(path)
+        check_folder(path)
         if not os.path.lexists(path):
             _check_leftovers(path)
             _create(path, randomness(_NAME_BYTES).hex())
@@ -160,7 +160,8 @@ def _create(path: Path, name: str) -> None:
             Path(leftover).unlink(missing_ok=True)
 
 
-def _check_folder(path: Path) -> None:
+def check_folder(path: Path) -> None:
+    """Refuse a folder for the file at *path* that is not there, or that others may write. Raises ConfigurationError."""
     folder = path.parent
     if not folder.is_dir():
         raise _unfit(folder, "no folder", "a folder that is there: make it first, mode 0700")

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from wsguard.vocabulary.reasons import Reason
 
 
+EXIT_CONFIGURATION = 2
+"""What a command exits with where flags or a file are wrong."""
+
+
 class WSGuardError(Exception):
     """Root of every error that wsguard raises on purpose."""
 

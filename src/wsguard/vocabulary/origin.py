@@ -116,11 +116,13 @@ def parse_origin_entry(text: str) -> Origin | OriginPattern:
     scheme, separator, authority = text.partition("://")
     scheme = scheme.lower()
     if not separator or not _SCHEME.fullmatch(scheme):
-        raise OriginSyntaxError("write scheme and host, like https://app.example.com")
+        raise OriginSyntaxError("scheme and host, like https://app.example.com")
     if scheme in {"ws", "wss"}:
-        raise OriginSyntaxError(f"an Origin names the page, not the socket: write https://{authority}")
-    if authority.endswith("/") and "/" not in authority[:-1]:
-        raise OriginSyntaxError(f"write it without the slash at the end: {text[:-1]}")
+        raise OriginSyntaxError(f"the origin of the page, not of the socket: https://{authority}")
+    host, slash, path = authority.partition("/")
+    if slash:
+        what = "the path" if path else "the slash at the end"
+        raise OriginSyntaxError(f"an origin without {what}: {scheme}://{host}")
     try:
         name, port = split_port(authority)
         port = None if port == DEFAULT_PORTS.get(scheme) else port
@@ -131,7 +133,7 @@ def parse_origin_entry(text: str) -> Origin | OriginPattern:
             raise OriginSyntaxError("a pattern is a leading '*.' or '{label}.' of the host, nothing else")
         return Origin(scheme, normalise_host(name), port)
     except HostSyntaxError as error:
-        raise OriginSyntaxError(f"{error}; write scheme and host, like https://app.example.com") from None
+        raise OriginSyntaxError(f"scheme and host, like https://app.example.com ({error})") from None
 
 
 def _split_scheme(text: str) -> tuple[str, str]:
@@ -143,13 +145,13 @@ def _split_scheme(text: str) -> tuple[str, str]:
 
 def _refuse_what_is_no_origin(text: str) -> None:
     if text == "null":
-        raise OriginSyntaxError("'null' is sent by any sandboxed frame; if you must, write allow_null_origin = true")
+        raise OriginSyntaxError("no 'null', which any sandboxed frame sends; if you must, allow_null_origin = true")
     if text == "*":
-        raise OriginSyntaxError("'*' would let every page in; list the origins of your own pages")
+        raise OriginSyntaxError("the origins of your own pages: '*' would let every page in")
     if match := _FORBIDDEN_IN_ENTRY.search(text):
         raise OriginSyntaxError(f"{match.group()!r} has no meaning here: entries are no regular expressions")
     if "*" in text.partition("://")[0]:
-        raise OriginSyntaxError("the scheme cannot be a pattern: write https://")
+        raise OriginSyntaxError("https://, for the scheme cannot be a pattern")
 
 
 def _pattern_domain(text: str) -> str:

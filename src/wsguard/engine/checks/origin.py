@@ -124,6 +124,8 @@ class OriginCheck:
             and verdict.reason.status == FORBIDDEN
             and context.takes_header_credential
         ):
+            if not values:
+                verdict = replace(verdict, setting=_credential(context))
             return Passed(origin=OriginProof.UNLISTED if values else OriginProof.ABSENT, unless_explicit=verdict)
         return verdict
 
@@ -136,6 +138,13 @@ class OriginCheck:
         if isinstance(verdict, Refusal) and verdict.reason.status == FORBIDDEN and context.takes_explicit_header:
             return Passed(origin=OriginProof.UNLISTED, unless_explicit=verdict)
         return verdict
+
+
+def _credential(context: Context) -> str:
+    """Say what a program has to send: who brings neither that nor an Origin has most likely forgotten it."""
+    fields = [getattr(one, "field_name", None) for one in (context.route.authenticators if context.route else ())]
+    names = [name.decode("ascii").title() for name in fields if isinstance(name, bytes)]
+    return f"a program sends a credential: {' or '.join(dict.fromkeys(names)) or 'in a header'}"
 
 
 def judge_origin(values: list[bytes], context: Context) -> Verdict:

@@ -22,6 +22,7 @@ from wsguard.vocabulary.decision import Refusal
 JSONObject = dict[str, Any]
 
 _PARTS = 3
+_API_KEY = "wsg_"
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]*", re.ASCII)
 _BRINGS_A_KEY = ("jwk", "jku", "x5u", "x5c")
 
@@ -51,7 +52,8 @@ def read_compact(token: str, longest: int) -> UnverifiedToken | Refusal:
         return Refusal(reasons.TOKEN_SIZE, f"{len(token)} bytes", setting="limits: token_bytes")
     parts = token.split(".", _PARTS)
     if len(parts) != _PARTS:
-        return Refusal(reasons.TOKEN_MALFORMED, "not three parts")
+        is_key = token.startswith(_API_KEY)
+        return Refusal(reasons.TOKEN_MALFORMED, "an API key: its header is another" if is_key else "not three parts")
     try:
         header_bytes, payload, signature = map(decode_base64url, parts)
         header, claims = read_object(header_bytes), read_object(payload)

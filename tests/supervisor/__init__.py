@@ -1,0 +1,1 @@
+"""The parent of several workers, and what it reserves for them."""
