@@ -710,7 +710,7 @@ def test_a_tickets_address_has_the_port_of_the_pages(origins: list[str], host: s
         return Guard(policy, authenticators=[Key(World())], ticket=Ticket(["key"]))
 
     if expected is None:
-        with pytest.raises(ConfigurationError, match="pages at https://app.test, https://app.test:9000"):
+        with pytest.raises(ConfigurationError, match=r"pages at https://app.test, https://app.test:9000"):
             made()
         return
     desk = made()._desk
