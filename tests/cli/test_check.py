@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -143,3 +144,17 @@ def test_a_store_that_others_could_read_is_found(capsys: pytest.CaptureFixture[s
     told = capsys.readouterr().err
     assert "public (a folder that everybody may write)" in told
     assert list(public.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_reader_that_has_enough_is_no_fault(folder: Path) -> None:
+    """`wsguard check FILE --json | head -c 1`: no traceback, and the code that a shell tells of SIGPIPE."""
+    (folder / "wsguard.toml").write_text(TOP)
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        command = [sys.executable, "-m", "wsguard", "check", "wsguard.toml", "--json"]
+        done = subprocess.run(command, cwd=folder, stdout=writing, stderr=subprocess.PIPE, timeout=60, check=False)
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")

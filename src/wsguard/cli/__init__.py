@@ -68,6 +68,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command that *arguments* (by default the process's) name, and exit with its code."""
     try:
         result = app(arguments, exit_on_error=True, result_action="return_value")
+        sys.stdout.flush()
     except ConfigurationError as error:
         print(f"wsguard: {error}".replace("\n", "\nwsguard: "), file=sys.stderr)
         sys.exit(EXIT_CONFIGURATION)

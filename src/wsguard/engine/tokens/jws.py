@@ -22,6 +22,7 @@ from wsguard.vocabulary.decision import Refusal
 JSONObject = dict[str, Any]
 
 _PARTS = 3
+_MOST_BRACKETS = 1_000
 _API_KEY = "wsg_"
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]*", re.ASCII)
 _BRINGS_A_KEY = ("jwk", "jku", "x5u", "x5c")
@@ -96,6 +97,8 @@ def read_object(data: bytes) -> JSONObject:
     Refused: what is no UTF-8 (RFC 8259 §8.1), two members of one name at any depth, NaN and Infinity, numbers out of
     range, lone surrogates, endless nesting.
     """
+    if data.count(b"[") + data.count(b"{") > _MOST_BRACKETS:
+        raise ValueError("no JSON")  # how deep a reader can go differs from one Python to the next
     try:
         msgspec.json.decode(data)  # the stricter reader, but for members of one name
         value = cast("object", json.loads(data.decode("utf-8"), object_pairs_hook=_unambiguous))
