@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import ssl
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -69,6 +70,14 @@ class Client:
         status, _, body = page(self.address, self.context, method, path)
         assert status == 200, body
         return json.loads(body)
+
+    def alone(self) -> dict[str, Any]:
+        """Wait until the sockets of earlier tests, which share the server, have ended; return what is left."""
+        end = time.monotonic() + 10
+        while (now := self.control("GET", "/control/tasks"))["live"]:
+            assert time.monotonic() < end, now
+            time.sleep(0.02)  # a server tells nobody that a socket has ended
+        return now
 
     def close(self, code: int, reason: str, *, by: str = "close") -> float:
         """Have this case's session closed from outside; return when `Session.close` was called."""

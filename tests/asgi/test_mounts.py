@@ -104,6 +104,7 @@ def test_a_guard_behind_a_guard_still_judges(client: Client, origin: str, extra:
 @pytest.mark.slow
 def test_the_app_behind_two_guards_has_the_inner_session(client: Client) -> None:
     """Both let it in: the app sees the identity that the inner guard found, and a close through it reaches the wire."""
+    client.alone()
     raw = client.connect()
     raw.open(client.request("/nested/inner/wait", origin="https://inner.test", extra="X-Pass: alice\r\n"))
     called = client.wait_for("called")

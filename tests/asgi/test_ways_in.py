@@ -211,7 +211,7 @@ def test_a_client_that_vanishes_in_a_slow_decision_leaks_nothing() -> None:
 @pytest.mark.slow
 def test_a_client_that_vanishes_in_a_slow_decision_leaks_no_task_of_the_server(client: Client) -> None:
     """The same on a real socket: ten clients go while somebody thinks about them, and no task of theirs is left."""
-    before = client.control("GET", "/control/tasks")["tasks"]  # that of the lifespan
+    before = client.alone()["tasks"]  # that of the lifespan
     for _ in range(10):
         raw = client.connect()
         raw.send(client.request("/slow/wait", extra=f"X-Slow: {client.case}\r\n"))
