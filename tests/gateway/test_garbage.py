@@ -142,7 +142,7 @@ def quiet(gateway: GatewayProcess, descriptors: int) -> None:
     end = time.monotonic() + DEADLINE
     while gateway.descriptors() > descriptors + 1:
         assert time.monotonic() < end, "connections are still open"
-        time.sleep(0.02)
+        time.sleep(0.02)  # between two looks, within the deadline: a descriptor that is closed sends no event
 
 
 @pytest.mark.slow

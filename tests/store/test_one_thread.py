@@ -136,7 +136,7 @@ def test_a_loop_that_cannot_watch_descriptors_is_answered_all_the_same(monkeypat
 
     async def scenario() -> None:
         def watches_nothing(*_: object) -> None:
-            raise NotImplementedError
+            raise NotImplementedError  # what asyncio.AbstractEventLoop does, and Windows' ProactorEventLoop
 
         monkeypatch.setattr(asyncio.get_running_loop(), "add_reader", watches_nothing)
         before = eventfds()

@@ -85,7 +85,7 @@ class _Callers:
         self._closing = threading.Lock()  # nobody may write to a descriptor whose number is another's by then
         self._event: int | None = None
         if hasattr(os, "eventfd"):
-            # No descriptor is left, or the loop watches none: its own means must do.
+            # No descriptor is left, or the loop watches none (asyncio raises NotImplementedError): its own means do.
             with suppress(OSError, NotImplementedError):
                 self._event = self._opened_event()
 
