@@ -325,7 +325,7 @@ class TakingTurns(FakeServer):
     """Its send takes some turns of the loop."""
 
     async def send(self, message: Message) -> None:
-        for _ in range(3):
+        for _ in range(8):
             await asyncio.sleep(0)
         await super().send(message)
 

@@ -7,17 +7,22 @@ import json
 from typing import Any
 
 import pytest
+from msgspec import structs
 
+from tests.engine.make import handshake
 from tests.guard.world import APP, NOW, Key, World, code_of, fields_of, refusal_of, run
 from wsguard import Guard, Identity, Limits, Policy, Ticket
 from wsguard.endpoints.messages import EndpointResponse
+from wsguard.engine.policy import Context
 from wsguard.engine.ports import Taken
 from wsguard.engine.revocations import RevocationSyntaxError
 from wsguard.engine.sessions import Session
 from wsguard.engine.tickets import ticket_key
 from wsguard.guard import Admission
 from wsguard.store.memory import MemoryStore
+from wsguard.vocabulary.decision import Accept, Refusal, Refuse
 from wsguard.vocabulary.errors import ConfigurationError, StoreError, StoreFull
+from wsguard.vocabulary.handshake import Handshake, Peer
 
 # --- the sale ---------------------------------------------------------------------------------------------------------
 
@@ -716,3 +721,61 @@ def test_a_tickets_address_has_the_port_of_the_pages(origins: list[str], host: s
     desk = made()._desk
     assert desk is not None
     assert desk.public_url == expected
+
+
+def test_a_ticket_at_hand_that_was_redeemed_elsewhere_over_the_cap_on_sockets() -> None:
+    """B-TICKET-01: the last refusal of all, behind the decision, tells of the replay as well."""
+
+    async def scenario() -> None:
+        store = Broken()
+        seller, other = World(store=store, limits={"open_address": 1}), World(store=store)
+        sold = await seller.ticket()
+        assert code_of(await other.shake(sold["protocols"])) is None
+        subject = structs.replace(
+            handshake({"Origin": APP, "Sec-WebSocket-Protocol": ", ".join(sold["protocols"])}, target=b"/ws/chat"),
+            peer=Peer("192.0.2.7"),
+        )
+        first, place = (seller.guard.addresses.enter("192.0.2.7") for _ in range(2))
+        assert first is not None
+        assert place is not None
+        assert first.admit()
+        decision = await seller.guard.decide(subject, seller.guard.client_of(subject))
+        assert isinstance(decision, Accept)
+        assert code_of(await seller.guard.admit(subject, decision, place)) == "ticket.used"
+
+    run(scenario)
+
+
+def test_a_seller_is_asked_once_about_a_ticket_that_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the store says of a ticket at hand is mostly the same: no second question to the app for a bad cookie."""
+
+    async def scenario() -> None:
+        world = World(auth=["ticket", "cookie"])
+        sold = await world.ticket({"Cookie": "login=alice", "X-WSGuard": "1"})
+        asked: list[str] = []
+        tickets = world.guard._assembly.tickets
+        assert tickets is not None
+        seller = tickets._sellers["cookie"]
+        look = seller.authenticate
+
+        async def counted(handshake: Handshake, context: Context) -> Identity | Refusal | None:
+            asked.append("once")
+            return await look(handshake, context)
+
+        monkeypatch.setattr(seller, "authenticate", counted)
+        assert code_of(await world.shake(sold["protocols"], {"Cookie": "login=mallory"})) == "ticket.identity"
+        assert asked == ["once"]
+
+    run(scenario)
+
+
+def test_a_program_without_key_and_origin_is_told_of_the_key() -> None:
+    """The log names the header that it has forgotten or misnamed, and does not advise to let everybody in."""
+
+    async def scenario() -> None:
+        world = World(auth=["ticket", "key"], origin_required="unless-header-credential")
+        outcome = await world.shake([], {"Origin": None})
+        assert isinstance(outcome, Refuse)
+        assert (outcome.reason.code, outcome.setting) == ("origin.missing", "a program sends a credential: X-Key")
+
+    run(scenario)
